@@ -1,0 +1,194 @@
+package diskstore
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+)
+
+// long tells whether the long tests are asked for, by CAIRN_LONG=1.
+func long() bool { return os.Getenv("CAIRN_LONG") == "1" }
+
+// TestEveryFault fails each call of a scripted life in each way, once a run.
+func TestEveryFault(t *testing.T) {
+	if n := script(t, 0, noFault); n < 200 {
+		t.Fatalf("the script makes %d calls only", n)
+	} else {
+		// Each run takes other calls; CAIRN_LONG=1 takes all of them.
+		stride, start := 12, rand.IntN(12)
+		if long() {
+			stride, start = 1, 0
+		}
+		for kind := failEIO; kind < faultKinds; kind++ {
+			for call := 1 + start; call <= n; call += stride {
+				script(t, call, kind)
+			}
+		}
+		t.Logf("%d calls × %d faults, stride %d", n, faultKinds-1, stride)
+	}
+}
+
+// TestFaultyDevice fails a good part of all calls for a while.
+func TestFaultyDevice(t *testing.T) {
+	for seed := range uint64(10) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		m := newModel(t, tiny)
+		m.note("seed %d", seed)
+		if err := m.open(); err != nil {
+			t.Fatal(err)
+		}
+		for round := range 6 {
+			m.fs.mu.Lock()
+			m.fs.fault = nil
+			if round%2 == 1 {
+				fr := rand.New(rand.NewPCG(seed, uint64(round)))
+				m.fs.fault = func(int, string) faultKind {
+					if fr.IntN(4) == 0 {
+						return failEIO + faultKind(fr.IntN(3))
+					}
+					return noFault
+				}
+			}
+			m.fs.mu.Unlock()
+			for range 80 {
+				switch i := r.IntN(50); r.IntN(5) {
+				case 0:
+					_ = m.get(i)
+				case 1:
+					m.delete(i)
+				case 2:
+					_ = m.sync()
+				default:
+					_ = m.put(i)
+				}
+			}
+		}
+		m.mustHeal()
+		m.powerLoss(r)
+	}
+}
+
+// mustHeal wants the store to work again once the device does.
+func (m *model) mustHeal() {
+	m.t.Helper()
+	m.fs.mu.Lock()
+	m.fs.fault = nil
+	m.fs.mu.Unlock()
+	if err := m.sync(); err != nil {
+		m.fatalf("sync without a fault: %v", err)
+	}
+	for i := 100; i < 104; i++ {
+		if err := m.put(i); err != nil {
+			m.fatalf("put without a fault: %v", err)
+		}
+		if err := m.get(i); err != nil {
+			m.fatalf("get without a fault: %v", err)
+		}
+	}
+	if err := m.sync(); err != nil {
+		m.fatalf("sync without a fault: %v", err)
+	}
+}
+
+// script is a life of a store with one fault at the given call. It returns the
+// number of calls.
+func script(t *testing.T, call int, kind faultKind) int {
+	m := newModel(t, tiny)
+	m.note("fault at call %d: %v", call, kind)
+	fault := func(n int, op string) faultKind {
+		if n == call {
+			return kind
+		}
+		return noFault
+	}
+	m.fs.inject(fault, 0)
+	r := rand.New(rand.NewPCG(uint64(call), uint64(kind)))
+	defer func() {
+		if e := recover(); e != nil {
+			m.fatalf("panic: %v", e)
+		}
+	}()
+	if err := m.open(); err != nil {
+		m.fs = m.fs.afterPowerLoss(r)
+		m.reopen()
+	}
+	m.live(0)
+	if calls, down := m.fs.state(); down {
+		m.powerLoss(r)
+		m.mustHeal()
+		closeModel(m)
+		return calls
+	}
+	// A restart, with the same fault still to come.
+	closeErr := m.close()
+	seen, down := m.fs.state()
+	if down || closeErr != nil {
+		m.fs = m.fs.afterPowerLoss(r)
+		m.reopen()
+	} else {
+		m.restart(r, fault, seen, call)
+	}
+	m.live(1)
+	calls, down := m.fs.state()
+	if !down {
+		m.mustHeal()
+	}
+	m.powerLoss(r)
+	closeModel(m)
+	return calls
+}
+
+// restart opens the store that was closed after seen calls, with a fault that
+// may hit the opening.
+func (m *model) restart(r *rand.Rand, fault func(int, string) faultKind, seen, call int) {
+	m.t.Helper()
+	m.fs = m.fs.afterKill()
+	m.fs.inject(fault, seen)
+	if err := m.open(); err != nil {
+		m.note("open again: %v", err)
+		m.fs = m.fs.afterPowerLoss(r)
+		m.reopen()
+		return
+	}
+	now, _ := m.fs.state()
+	if seen < call && call <= now {
+		// A fault while reading may hide objects from this process, not from
+		// the next.
+		m.kill()
+		return
+	}
+	m.fs.inject(nil, 0)
+	m.compare()
+	m.fs.inject(fault, now)
+}
+
+func closeModel(m *model) {
+	if err := m.close(); err != nil {
+		m.fatalf("close: %v", err)
+	}
+}
+
+// live is what the script does between restarts: enough to fill the store more
+// than once, with deletions, and reads that lead to rescues. Errors are what the
+// faults make of it; the model judges the rest.
+func (m *model) live(part int) {
+	for i := range 90 {
+		n := part*45 + i
+		_ = m.put(n)
+		if i%4 == 3 {
+			_ = m.get(n - 3)
+		}
+		if i%9 == 8 {
+			m.delete(n - 2)
+			_ = m.put(n - 2)
+			m.delete(n - 5)
+		}
+		if i%6 == 5 {
+			_ = m.sync()
+		}
+	}
+	if len(m.log) == 0 {
+		panic(fmt.Sprint("nothing happened in part ", part))
+	}
+}

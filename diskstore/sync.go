@@ -1,0 +1,236 @@
+package diskstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn/tier"
+)
+
+// flush is one flush that several callers wait for.
+type flush struct {
+	done chan struct{}
+	err  error // readable when done is closed
+}
+
+// Sync implements [tier.Syncer]: when it returns nil, every Put and every Delete
+// that returned before it was called survives a power loss. Calls that arrive
+// while a flush runs share the next one. When ctx ends first the flush goes on
+// without the caller.
+func (s *Store) Sync(ctx context.Context) error {
+	if err := s.begin(); err != nil {
+		return fmt.Errorf("diskstore: sync: %w", err)
+	}
+	defer s.end()
+	if err := s.sync(ctx); err != nil {
+		return fmt.Errorf("diskstore: sync: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) sync(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.flushMu.Lock()
+	f := s.nextFlush
+	if f == nil {
+		f = &flush{done: make(chan struct{})}
+		s.nextFlush = f
+		s.background.Go(func() { s.runFlush(f) })
+	}
+	s.flushMu.Unlock()
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// runFlush waits for the flush under way, closes f to newcomers and runs it.
+func (s *Store) runFlush(f *flush) {
+	s.flushing <- struct{}{}
+	s.flushMu.Lock()
+	s.nextFlush = nil
+	s.flushMu.Unlock()
+	f.err = s.flush(context.Background())
+	<-s.flushing
+	close(f.done)
+}
+
+// flush makes everything that is written durable.
+func (s *Store) flush(ctx context.Context) error {
+	emptied, err := s.evacuate(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.writeTombs(ctx); err != nil {
+		return err
+	}
+	if err := s.syncDirty(); err != nil {
+		return err
+	}
+	return s.removeEmptied(ctx, emptied)
+}
+
+// errSuspect: a flush of the segment failed before.
+var errSuspect = errors.New("an earlier flush of the segment failed")
+
+// syncDirty flushes the segments that were written to, and the directory if a
+// removal is not durable.
+func (s *Store) syncDirty() error {
+	var errs []error
+	var dirty []*segment
+	s.mu.Lock()
+	for _, g := range s.segments {
+		switch {
+		case g.suspect && !g.emptied:
+			errs = append(errs, fmt.Errorf("%s: %w", segmentName(g.id), errSuspect))
+		case g.dirty() && !g.suspect:
+			g.users++
+			dirty = append(dirty, g)
+		}
+	}
+	s.mu.Unlock()
+	for _, g := range dirty {
+		errs = append(errs, s.syncSegment(g))
+		s.release(g)
+	}
+	errs = append(errs, s.syncDir())
+	return errors.Join(errs...)
+}
+
+// syncSegment flushes one file. When that fails the segment becomes suspect.
+func (s *Store) syncSegment(g *segment) error {
+	s.mu.Lock()
+	due := g.writes
+	s.mu.Unlock()
+
+	g.syncing.Lock()
+	defer g.syncing.Unlock()
+	s.mu.Lock()
+	suspect, done := g.suspect, g.synced >= due
+	due = g.writes
+	s.mu.Unlock()
+	if suspect {
+		return fmt.Errorf("%s: %w", segmentName(g.id), errSuspect)
+	}
+	if done {
+		return nil
+	}
+	err := s.ioError(g.file.Sync())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		g.suspect = true
+		if !g.retired {
+			s.retireLocked(g)
+		}
+		return err
+	}
+	g.synced = due
+	return nil
+}
+
+// syncDir makes removals durable that are not.
+func (s *Store) syncDir() error {
+	s.mu.Lock()
+	dirty := s.dirDirty
+	s.dirDirty = false
+	s.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	if err := s.fs.SyncDir(); err != nil {
+		s.mu.Lock()
+		s.dirDirty = true
+		s.mu.Unlock()
+		return s.ioError(err)
+	}
+	return nil
+}
+
+// evacuate copies what lives in suspect segments, tombstones included, to
+// others. It returns the segments that it emptied.
+func (s *Store) evacuate(ctx context.Context) (emptied []*segment, err error) {
+	s.mu.Lock()
+	var suspects []*segment
+	for _, g := range s.segments {
+		if g.suspect && !g.gone {
+			g.users++
+			suspects = append(suspects, g)
+		}
+	}
+	s.mu.Unlock()
+	for _, g := range suspects {
+		if err == nil {
+			<-g.quiet
+			if err = s.evacuateOne(ctx, g); err == nil {
+				emptied = append(emptied, g)
+			}
+		}
+		s.release(g)
+	}
+	return emptied, err
+}
+
+func (s *Store) evacuateOne(ctx context.Context, g *segment) error {
+	s.mu.Lock()
+	from, done := g.placed, g.emptied
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	var buf []byte
+	for _, p := range from {
+		for {
+			s.mu.Lock()
+			active := s.active
+			s.mu.Unlock()
+			err := s.relocate(g, p, &buf)
+			if err == nil || errors.Is(err, tier.ErrCorrupt) {
+				break
+			}
+			if !errors.Is(err, errNoRoom) {
+				return err
+			}
+			if err := s.rollQuietly(ctx, active); err != nil {
+				return err
+			}
+		}
+	}
+	s.mu.Lock()
+	s.tombs = append(s.tombs, g.tombs...)
+	g.emptied = true
+	s.mu.Unlock()
+	return nil
+}
+
+// removeEmptied removes segments whose content is durable elsewhere by now.
+func (s *Store) removeEmptied(ctx context.Context, emptied []*segment) error {
+	for _, g := range emptied {
+		if err := s.removeOne(ctx, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncEvery flushes at the configured interval until Close.
+func (s *Store) syncEvery() {
+	tick := time.NewTicker(s.cfg.SyncEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+			if err := s.sync(context.Background()); err != nil {
+				s.cfg.Logger.Warn("flushing the disk store failed", "dir", s.dir, "error", err)
+			}
+		}
+	}
+}
