@@ -1,0 +1,41 @@
+// Package vram is the GPU tier: a pool of blocks in the memory of one device.
+//
+// A [Pool] takes one large allocation from a [Device] and cuts it into slots on
+// the host side; the device's own allocator is slow and synchronises, so it is
+// called once. The arena is divided into runs of equal size; a run belongs to
+// one class of slots at a time and returns to the common stock when its last
+// slot is free, so the room follows the sizes that are in use:
+//
+//	arena   | run 0          | run 1          | run 2          | …
+//	class   | 512 KiB        | 512 KiB        | 5 MiB          |
+//	slots   |#|#| |#|#|#| |#|#|#|#|#|#|#|#|#|#|####|####|    |#| …
+//
+// # The life of a slot
+//
+// A slot is free, filling, live or dying. Put takes a free one, or evicts the
+// least recently used object of the class, and queues the copy on a stream with
+// an event behind it. Only when the event has completed without an error does
+// the slot become live, which is when anyone can find it; otherwise it is free
+// again. A Get or a [DeviceView] holds its slot until the copy out, or the
+// reader, is done. A slot that is deleted meanwhile is dying: nobody finds it,
+// and nobody gets its bytes overwritten.
+//
+// So the bytes under an address change only while no copy and no reader has the
+// slot, and the pool needs no ordering between streams and never synchronises
+// the whole device.
+//
+// # Eviction
+//
+// The least recently used object of a class goes first, leaves before parents: a
+// node says to the cluster which prefixes it holds, and a prefix without its
+// beginning is of no use. A run of another class is taken over as a whole when
+// its objects are on average older than the object that would have to go, or
+// when the class has nothing to evict. The bookkeeping holds no pointer per
+// block, so the garbage collector does not look at it.
+//
+// # Loss of the device
+//
+// When a device reports [cairn/tier.ErrDeviceLost] the pool is empty from then
+// on and every call says so; Close still works. A loss is not listed as
+// evictions: whoever sees ErrDeviceLost forgets the tier as a whole.
+package vram
