@@ -1,0 +1,203 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"cairn/block"
+)
+
+// Defaults of [Config].
+const (
+	DefaultPrefillTokensPerSecond = 8000
+	DefaultBlockTokens            = 16
+	DefaultBlockBytes             = 512 << 10
+	DefaultVRAMBandwidth          = 1e12
+	DefaultHostBandwidth          = 20e9
+	DefaultDiskBandwidth          = 2.5e9
+	DefaultPeerBandwidth          = 3e9
+	DefaultPeerLatency            = 0.0005
+	DefaultQueueWeight            = 1
+	DefaultRoutedTTL              = 120
+)
+
+// Bandwidth is bytes per second into the memory of the GPU.
+type Bandwidth struct {
+	VRAM float64 `json:"vram"`
+	Host float64 `json:"host"`
+	Disk float64 `json:"disk"`
+	// Peer is the network between two nodes.
+	Peer float64 `json:"peer"`
+}
+
+// Config says what things cost. The zero value is usable; every field that is 0
+// takes its default. Measure your machines: the ratios decide.
+type Config struct {
+	// PrefillTokensPerSecond is how fast a node computes the attention state of
+	// uncached tokens, for nodes that do not say so themselves.
+	PrefillTokensPerSecond float64 `json:"prefill_tokens_per_second"`
+	// BlockTokens and BlockBytes are the size of a block, for requests that do
+	// not say so.
+	BlockTokens int   `json:"block_tokens"`
+	BlockBytes  int64 `json:"block_bytes"`
+	// Bandwidth is how fast a block gets to the GPU from where it is.
+	Bandwidth Bandwidth `json:"bandwidth"`
+	// PeerLatency is what the first block from a peer costs besides its bytes,
+	// in seconds.
+	PeerLatency float64 `json:"peer_latency_seconds"`
+	// NoPeers says that the engines cannot use blocks of other nodes.
+	NoPeers bool `json:"no_peers"`
+	// QueueWeight multiplies the estimated time in the queue; above 1 it spreads
+	// load at the price of overlap.
+	QueueWeight float64 `json:"queue_weight"`
+	// Temperature, in seconds of cost, makes the choice random: a node is taken with a
+	// probability proportional to exp(−cost/Temperature). 0 takes the cheapest.
+	Temperature float64 `json:"temperature_seconds"`
+	// Seed makes that randomness repeatable.
+	Seed uint64 `json:"seed"`
+	// RoutedTTL is for how many seconds a request that was routed and never
+	// reported done counts as waiting.
+	RoutedTTL float64 `json:"routed_ttl_seconds"`
+}
+
+// withDefaults is the configuration that is in effect.
+func (c Config) withDefaults() Config {
+	def := func(v *float64, d float64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.PrefillTokensPerSecond, DefaultPrefillTokensPerSecond)
+	def(&c.Bandwidth.VRAM, DefaultVRAMBandwidth)
+	def(&c.Bandwidth.Host, DefaultHostBandwidth)
+	def(&c.Bandwidth.Disk, DefaultDiskBandwidth)
+	def(&c.Bandwidth.Peer, DefaultPeerBandwidth)
+	def(&c.PeerLatency, DefaultPeerLatency)
+	def(&c.QueueWeight, DefaultQueueWeight)
+	def(&c.RoutedTTL, DefaultRoutedTTL)
+	if c.BlockTokens == 0 {
+		c.BlockTokens = DefaultBlockTokens
+	}
+	if c.BlockBytes == 0 {
+		c.BlockBytes = DefaultBlockBytes
+	}
+	return c
+}
+
+// Validate reports every problem at once; each matches [ErrConfig].
+func (c Config) Validate() error {
+	var problems []error
+	for _, f := range []struct {
+		name  string
+		value float64
+	}{
+		{"prefill_tokens_per_second", c.PrefillTokensPerSecond}, {"block_tokens", float64(c.BlockTokens)},
+		{"block_bytes", float64(c.BlockBytes)}, {"bandwidth.vram", c.Bandwidth.VRAM}, {"bandwidth.host", c.Bandwidth.Host},
+		{"bandwidth.disk", c.Bandwidth.Disk}, {"bandwidth.peer", c.Bandwidth.Peer}, {"peer_latency_seconds", c.PeerLatency},
+		{"queue_weight", c.QueueWeight}, {"temperature_seconds", c.Temperature}, {"routed_ttl_seconds", c.RoutedTTL},
+	} {
+		if f.value < 0 || math.IsNaN(f.value) || math.IsInf(f.value, 0) {
+			problems = append(problems, fmt.Errorf("%w: %s is %v: want a number of at least 0", ErrConfig, f.name, f.value))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// Terms are the parts of a cost, in seconds.
+type Terms struct {
+	// Queue is the estimated wait for requests ahead, times the queue weight.
+	Queue float64 `json:"queue_seconds"`
+	// Prefill is the time to compute what is not cached.
+	Prefill float64 `json:"prefill_seconds"`
+	// VRAM, Host and Disk are the time to read what the node holds itself.
+	VRAM float64 `json:"vram_seconds"`
+	Host float64 `json:"host_seconds"`
+	Disk float64 `json:"disk_seconds"`
+	// Peer is the time to fetch what only others hold.
+	Peer float64 `json:"peer_seconds"`
+}
+
+// Local is the time to read what the node holds itself.
+func (t Terms) Local() float64 { return t.VRAM + t.Host + t.Disk }
+
+// Total is the estimated time to first token.
+func (t Terms) Total() float64 { return t.Queue + t.Prefill + t.Local() + t.Peer }
+
+// Candidate is a node that a request may go to, and what that would cost.
+type Candidate struct {
+	Node string `json:"node"`
+	Addr string `json:"addr"`
+	// Cost is the estimated time to first token, in seconds: the sum of Terms.
+	Cost  float64 `json:"cost_seconds"`
+	Terms Terms   `json:"terms"`
+	// Prefix is how many blocks from the first on the node holds itself.
+	Prefix int `json:"prefix_blocks"`
+	// Cached is how many blocks from the first on need not be computed: Overlap
+	// of them from the node's own tiers, Peers from others.
+	Cached  int        `json:"cached_blocks"`
+	Overlap TierBlocks `json:"overlap_blocks"`
+	Peers   int        `json:"peer_blocks"`
+	// PrefillTokens is how many tokens are left to compute.
+	PrefillTokens int `json:"prefill_tokens"`
+	// QueueTokens is how many are estimated to wait ahead.
+	QueueTokens int `json:"queue_tokens"`
+	// Assigned is how many requests this router has sent to the node; it breaks
+	// ties.
+	Assigned uint64 `json:"assigned_requests"`
+}
+
+// shape is what a request asks, in the units of cost.
+type shape struct {
+	tokens, blockTokens int
+	blockBytes          float64
+}
+
+// cost is the cheapest way to serve the request on a node: with all that the
+// cluster holds, with only what the node holds from the first block on, or with
+// nothing.
+func (c *Config) cost(s shape, m *Match, o *Overlap, queue, rate float64) Candidate {
+	best := c.cut(s, rate, 0, TierBlocks{}, TierBlocks{})
+	consider := func(d Candidate) {
+		if d.Terms.Total() < best.Terms.Total() {
+			best = d
+		}
+	}
+	if o.Prefix > 0 {
+		consider(c.cut(s, rate, o.Prefix, o.PrefixTiers, TierBlocks{}))
+	}
+	if !c.NoPeers && m.Blocks > o.Prefix {
+		var peers TierBlocks
+		for t := range peers {
+			peers[t] = m.Tiers[t] - o.best[t]
+		}
+		consider(c.cut(s, rate, m.Blocks, o.Held, peers))
+	}
+	best.Prefix = o.Prefix
+	best.QueueTokens = int(math.Ceil(queue))
+	best.Terms.Queue = c.QueueWeight * queue / rate
+	best.Cost = best.Terms.Total()
+	return best
+}
+
+// cut is the candidate that takes the first cached blocks from where they are
+// and computes the rest.
+func (c *Config) cut(s shape, rate float64, cached int, local, peers TierBlocks) Candidate {
+	// An engine computes at least the last token, for its output.
+	prefill := max(s.tokens-cached*s.blockTokens, 1)
+	d := Candidate{Cached: cached, Overlap: local, Peers: peers.Total(), PrefillTokens: prefill}
+	d.Terms = Terms{
+		Prefill: float64(prefill) / rate,
+		VRAM:    float64(local[block.VRAM]) * s.blockBytes / c.Bandwidth.VRAM,
+		Host:    float64(local[block.Host]) * s.blockBytes / c.Bandwidth.Host,
+		Disk:    float64(local[block.Disk]) * s.blockBytes / c.Bandwidth.Disk,
+	}
+	if d.Peers > 0 {
+		d.Terms.Peer = c.PeerLatency
+	}
+	// A peer reads while it sends, so the slower of the two counts.
+	for t, from := range [block.Tiers]float64{c.Bandwidth.VRAM, c.Bandwidth.Host, c.Bandwidth.Disk} {
+		d.Terms.Peer += float64(peers[t]) * s.blockBytes / min(from, c.Bandwidth.Peer)
+	}
+	return d
+}

@@ -1,0 +1,39 @@
+// Package router knows which node holds which block, and sends requests where
+// their blocks are. It does no I/O and starts no goroutine: whoever owns it feeds
+// it events and asks it questions. It lives in the router process and, as an
+// index of peers, in every node.
+//
+// # Index
+//
+// [Index] is a flat table from block key to the set of {node, tiers} that hold
+// the block. There is no tree, because a block's key already names its prefix
+// (package sequence). Readers take no lock and do not allocate; one writer at a time
+// changes the table (table.go says how they meet).
+//
+// A node numbers the changes of what it holds 1, 2, 3… from each start, its
+// incarnation. [Index.Apply] takes batches of them in any grouping: what was
+// seen before is skipped, a gap is refused with [*GapError], upon which the
+// owner asks the node for a snapshot and calls [Index.Load]. Incarnations must
+// grow from start to start of a node (the time of start does): events of an older
+// one are ignored, a newer one discards what was known. A node is visible in
+// answers from [Index.SetNode] until [Index.RemoveNode]; both take effect at once,
+// and the entries of the departed are swept out of the table bit by bit.
+//
+// The index trails the truth by the delay of events, and tells keys apart by 64
+// of their 128 bits. So every answer is a hint: whoever fetches a block from a
+// holder verifies what arrives, and takes "not found" for a miss.
+//
+// # Cost
+//
+// [Router] ranks nodes by estimated time to first token, in seconds:
+//
+//	queue     tokens waiting for prefill ahead of this request / prefill rate
+//	prefill   tokens of the request that are not cached / prefill rate
+//	local     bytes held by the node's own tiers / bandwidth of each tier
+//	peer      bytes held only by others / bandwidth of the network and of their tier
+//
+// A block that the node holds counts as local and no other; of the blocks that it
+// lacks, those that a peer holds count as peer as far as the prefix goes on
+// unbroken. Where computing is faster than fetching, the cached prefix is cut
+// shorter. [Decision.Explain] prints every term.
+package router
