@@ -1,0 +1,172 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"cairn/block"
+	"cairn/coherency"
+	"cairn/tier"
+)
+
+// Config configures a Node. The zero value of each limit stands for its default.
+type Config struct {
+	// ID names the node in its cluster, for ever: 1 to 64 letters, digits, '-'
+	// and '_'. Required.
+	ID string
+	// Incarnation tells one run of the node from another, and grows from run to
+	// run; default the time in nanoseconds.
+	Incarnation uint64
+	// Namespaces lists the spaces in which names may be used, the first being
+	// every connection's default; default is one, called "default".
+	Namespaces []Namespace
+
+	// MaxBlock is the largest block in bytes; default and most block.MaxLength,
+	// and never more than the host tier can hold.
+	MaxBlock int
+	// MaxName is the longest name of a named block in bytes; default 4096.
+	MaxName int
+	// MaxBatch is the most keys in one request; default 1024.
+	MaxBatch int
+	// MaxBatchBytes ends a batched read early; the rest is asked for again.
+	// Default 64 MiB.
+	MaxBatchBytes int
+	// PutWait is how long a Put waits for room while every block of the host
+	// tier is waiting to become durable; default 10 s.
+	PutWait time.Duration
+	// FetchTimeout bounds a fetch from peers; default 10 s.
+	FetchTimeout time.Duration
+	// PeerConnections is the most connections to one peer; default 16.
+	PeerConnections int
+	// OffloadBatch is the most blocks per flush of the home tier; default 64.
+	OffloadBatch int
+	// OffloadWorkers is how many batches are on their way home at once;
+	// default 2.
+	OffloadWorkers int
+	// PromoteAfter is how many reads bring a block into GPU memory; 0 is never.
+	PromoteAfter int
+	// NameWait is how long a change of a name waits for the log; default 5 s.
+	NameWait time.Duration
+	// SweepEvery is the time between searches for names that have expired or
+	// lost their bytes; default 30 s.
+	SweepEvery time.Duration
+	// CloseWait is how long Close waits for dirty blocks to become durable;
+	// default 30 s.
+	CloseWait time.Duration
+
+	// Logger receives what an operator should know; default discards.
+	Logger *slog.Logger
+}
+
+// Namespace is a space of names with common settings.
+type Namespace struct {
+	// Name is 1 to 64 letters, digits, '-', '_' and '.'.
+	Name string
+	// Policy is the write policy of blocks put without one.
+	Policy coherency.WritePolicy
+}
+
+// Tiers are the stores of a node. Host is required; the others may be nil. The
+// node uses them and does not close them.
+type Tiers struct {
+	VRAM tier.Store
+	Host tier.Memory
+	Disk tier.Store
+}
+
+// Ports are the node's ways into the cluster. All are required.
+type Ports struct {
+	Announcer Announcer
+	Peers     Peers
+	Names     NameLog
+	Router    Router
+}
+
+const (
+	maxID = 64
+
+	defaultMaxName       = 4096
+	defaultMaxBatch      = 1024
+	defaultMaxBatchBytes = 64 << 20
+)
+
+func (c *Config) withDefaults() {
+	setDefault(&c.Incarnation, uint64(time.Now().UnixNano()))
+	if len(c.Namespaces) == 0 {
+		c.Namespaces = []Namespace{{Name: "default"}}
+	}
+	setDefault(&c.MaxBlock, block.MaxLength)
+	setDefault(&c.MaxName, defaultMaxName)
+	setDefault(&c.MaxBatch, defaultMaxBatch)
+	setDefault(&c.MaxBatchBytes, defaultMaxBatchBytes)
+	setDefault(&c.PutWait, 10*time.Second)
+	setDefault(&c.FetchTimeout, 10*time.Second)
+	setDefault(&c.PeerConnections, 16)
+	setDefault(&c.OffloadBatch, 64)
+	setDefault(&c.OffloadWorkers, 2)
+	setDefault(&c.NameWait, 5*time.Second)
+	setDefault(&c.SweepEvery, 30*time.Second)
+	setDefault(&c.CloseWait, 30*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Validate reports everything that is wrong with the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	if !wellNamed(c.ID, "-_") {
+		errs = append(errs, fmt.Errorf("node id %q: want 1 to %d letters, digits, '-' and '_'", c.ID, maxID))
+	}
+	seen := map[string]bool{}
+	for _, ns := range c.Namespaces {
+		if !wellNamed(ns.Name, "-_.") {
+			errs = append(errs, fmt.Errorf("namespace %q: want 1 to %d letters, digits, '-', '_' and '.'", ns.Name, maxID))
+		}
+		if seen[ns.Name] {
+			errs = append(errs, fmt.Errorf("namespace %q is listed twice", ns.Name))
+		}
+		seen[ns.Name] = true
+	}
+	if c.MaxBlock < 0 || c.MaxBlock > block.MaxLength {
+		errs = append(errs, fmt.Errorf("max-block-bytes %d: want 1 to %d", c.MaxBlock, block.MaxLength))
+	}
+	for _, limit := range []struct {
+		name  string
+		value int
+	}{
+		{"max-name-bytes", c.MaxName}, {"max-batch", c.MaxBatch}, {"max-batch-bytes", c.MaxBatchBytes}, {"peer-connections", c.PeerConnections},
+		{"offload-batch", c.OffloadBatch}, {"offload-workers", c.OffloadWorkers}, {"promote-after", c.PromoteAfter},
+	} {
+		if limit.value < 0 {
+			errs = append(errs, fmt.Errorf("%s %d: must not be negative", limit.name, limit.value))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("node: configuration: %w", err)
+	}
+	return nil
+}
+
+func wellNamed(s, also string) bool {
+	if s == "" || len(s) > maxID {
+		return false
+	}
+	for _, r := range s {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !letter && !strings.ContainsRune(also, r) {
+			return false
+		}
+	}
+	return true
+}

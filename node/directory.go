@@ -1,0 +1,134 @@
+package node
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"cairn/block"
+	"cairn/coherency"
+)
+
+// shardBits sets the number of directory shards. It is also the grain of SCAN:
+// one step of a scan visits whole shards.
+const (
+	shardBits = 12
+	shards    = 1 << shardBits
+)
+
+// entry is what a node knows of one block. It holds no pointers, so that a
+// million of them cost the collector nothing.
+type entry struct {
+	state  coherency.State
+	parent block.Key
+	sum    uint64
+	length uint32
+	uses   uint8 // reads since the block was last considered for promotion
+}
+
+func (e entry) descriptor(key block.Key) block.Descriptor {
+	return block.Descriptor{Key: key, Parent: e.parent, Length: e.length, Sum: e.sum}
+}
+
+func newEntry(d block.Descriptor, s coherency.State) entry {
+	return entry{state: s, parent: d.Parent, sum: d.Sum, length: d.Length}
+}
+
+// directory maps every block that this node holds to its state.
+type directory struct {
+	announce func([]Change) uint64
+	blocks   atomic.Int64 // all blocks
+	sealed   atomic.Int64 // of these, sealed ones
+
+	shards [shards]struct {
+		// mu guards blocks, and orders the announcements of their changes.
+		mu     sync.Mutex
+		blocks map[block.Key]entry
+	}
+}
+
+func shardOf(key block.Key) int { return int(key.Hash64() >> (64 - shardBits)) }
+
+// get returns the block's entry.
+func (d *directory) get(key block.Key) (entry, bool) {
+	s := &d.shards[shardOf(key)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.blocks[key]
+	return e, ok
+}
+
+// use is get, and counts a use.
+func (d *directory) use(key block.Key) (entry, bool) {
+	s := &d.shards[shardOf(key)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.blocks[key]
+	if ok && e.uses < 255 {
+		e.uses++
+		s.blocks[key] = e
+	}
+	return e, ok
+}
+
+// change applies f to the block's entry under the shard's lock. known tells
+// whether there was one; a new entry is the zero entry. The block is kept as f
+// leaves it if some tier holds a valid copy, and forgotten otherwise. What that
+// changes about the valid copies is announced; position is the place of the last
+// such change in the node's stream of changes, or 0 when there was none.
+func (d *directory) change(key block.Key, f func(e *entry, known bool)) (position uint64) {
+	s := &d.shards[shardOf(key)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, known := s.blocks[key]
+	var before, after block.TierMask
+	if known {
+		before = e.state.Valid()
+	}
+	f(&e, known)
+	after = e.state.Valid()
+	switch {
+	case after.Any():
+		if s.blocks == nil {
+			s.blocks = make(map[block.Key]entry)
+		}
+		s.blocks[key] = e
+		if !known {
+			d.count(key, 1)
+		}
+	case known:
+		delete(s.blocks, key)
+		d.count(key, -1)
+	}
+	if before == after {
+		return 0
+	}
+	var changes [block.Tiers]Change
+	n := 0
+	for t := range block.Tier(block.Tiers) {
+		if before.Has(t) != after.Has(t) {
+			changes[n] = Change{Key: key, Tier: t, Stored: after.Has(t)}
+			n++
+		}
+	}
+	return d.announce(changes[:n])
+}
+
+func (d *directory) count(key block.Key, n int64) {
+	d.blocks.Add(n)
+	if !key.Named() {
+		d.sealed.Add(n)
+	}
+}
+
+// scan calls yield for each block of one shard. yield must not use the directory.
+func (d *directory) scan(shard int, yield func(block.Key, entry) bool) bool {
+	s := &d.shards[shard]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, e := range s.blocks {
+		if !yield(k, e) {
+			return false
+		}
+	}
+	return true
+}

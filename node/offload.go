@@ -1,0 +1,218 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn/block"
+	"cairn/coherency"
+	"cairn/tier"
+)
+
+// enqueueOffload asks the background to bring a dirty block home.
+func (n *Node) enqueueOffload(key block.Key) {
+	e, ok := n.dir.get(key)
+	if !ok {
+		return
+	}
+	n.offloadMu.Lock()
+	n.offloads.Add(key, e.state.Version(), block.Host, n.home)
+	n.offloadMu.Unlock()
+	select {
+	case n.offloadWake <- struct{}{}:
+	default:
+	}
+}
+
+// offloadLoop brings dirty blocks home in batches, one flush a batch, until ctx
+// ends; then it empties the queue.
+func (n *Node) offloadLoop(ctx context.Context) {
+	for {
+		n.offloadMu.Lock()
+		batch := n.offloads.Next(n.cfg.OffloadBatch)
+		n.offloadMu.Unlock()
+		if len(batch) > 0 {
+			n.offload(context.WithoutCancel(ctx), batch)
+			continue
+		}
+		select {
+		case <-n.offloadWake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// offload copies a batch home, flushes once, and commits what arrived. A block
+// whose copy failed stays in the host tier as an ordinary, evictable block: a
+// sealed block may be missed, and a node with a full disk must go on serving.
+func (n *Node) offload(ctx context.Context, batch []coherency.Intent) {
+	arrived := make([]arrival, 0, len(batch))
+	for _, in := range batch {
+		a, err := n.copyHome(ctx, in.Key)
+		if errors.Is(err, tier.ErrNotFound) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			n.offloadFailed(in.Key, err)
+			continue
+		}
+		if a.copied {
+			arrived = append(arrived, a)
+		}
+	}
+	if err := n.syncHome(ctx); err != nil {
+		for _, a := range arrived {
+			n.abort(a)
+			n.offloadFailed(a.key, err)
+		}
+		arrived = nil
+	}
+	for _, a := range arrived {
+		n.commitHome(a)
+	}
+	n.offloadMu.Lock()
+	for _, in := range batch {
+		n.offloads.Done(in)
+	}
+	n.offloadMu.Unlock()
+	for _, in := range batch {
+		n.host.Unpin(in.Key)
+	}
+	n.room.notify()
+}
+
+// arrival is a copy that lies at home but is not yet known to be durable.
+type arrival struct {
+	key    block.Key
+	plan   coherency.Copy
+	copied bool
+}
+
+// copyHome writes the block to its home tier. copied is false when there is
+// nothing to do: the block is durable already, or gone.
+func (n *Node) copyHome(ctx context.Context, key block.Key) (arrival, error) {
+	a := arrival{key: key}
+	var err error
+	n.dir.change(key, func(e *entry, known bool) {
+		if known && !e.state.Durable() {
+			a.plan, err = e.state.Begin(n.home)
+			a.copied = err == nil
+		}
+	})
+	if !a.copied {
+		if errors.Is(err, coherency.ErrInFlight) {
+			err = nil // another flush of this block is under way
+		}
+		return a, err
+	}
+	v, err := n.host.View(key)
+	if err == nil {
+		var evicted []block.Key
+		evicted, err = n.stores[n.home].Put(ctx, v.Descriptor, v.Bytes)
+		v.Release()
+		n.evicted(n.home, evicted)
+	}
+	if err != nil && !errors.Is(err, tier.ErrExists) {
+		n.abort(a)
+		return arrival{}, err
+	}
+	return a, nil
+}
+
+func (n *Node) syncHome(ctx context.Context) error {
+	if s, ok := n.stores[n.home].(tier.Syncer); ok {
+		return s.Sync(ctx)
+	}
+	return nil
+}
+
+func (n *Node) abort(a arrival) {
+	n.dir.change(a.key, func(e *entry, known bool) {
+		if known {
+			e.state.Abort(a.plan)
+		}
+	})
+}
+
+func (n *Node) commitHome(a arrival) {
+	var err error
+	n.dir.change(a.key, func(e *entry, known bool) {
+		if _, held := n.stores[n.home].Stat(a.key); !known || !held {
+			err = errGone
+			if known {
+				e.state.Abort(a.plan)
+			}
+			return
+		}
+		err = e.state.Commit(a.plan)
+	})
+	if err == nil {
+		n.counters.offloaded.Add(1)
+		return
+	}
+	if _, ok := n.dir.get(a.key); !ok {
+		n.stores[n.home].Delete(a.key) // removed by a user during the copy
+	}
+}
+
+var errGone = errors.New("block left the home tier before the flush")
+
+func (n *Node) offloadFailed(key block.Key, err error) {
+	n.counters.offloadErrors.Add(1)
+	now := time.Now()
+	n.troubleMu.Lock()
+	loud := now.Sub(n.troubleAt) > troubleQuiet
+	if loud {
+		n.troubleAt = now
+	}
+	n.trouble = err
+	n.troubleMu.Unlock()
+	if loud {
+		n.log.Warn("block not durable: its home tier refused it; the node goes on with its other tiers",
+			"key", key, "tier", n.home, "err", err)
+	}
+}
+
+// troubleQuiet is how long repeated failures of the home tier stay out of the log.
+const troubleQuiet = 10 * time.Second
+
+// flushNow brings one block home and waits until it is durable.
+func (n *Node) flushNow(ctx context.Context, d block.Descriptor) error {
+	a, err := n.copyHome(ctx, d.Key)
+	if err == nil && a.copied {
+		if err = n.syncHome(ctx); err != nil {
+			n.abort(a)
+		}
+	}
+	if err != nil {
+		n.counters.offloadErrors.Add(1)
+		return fmt.Errorf("block is in host memory only, not durable in %s: %w", n.home, err)
+	}
+	if a.copied {
+		n.commitHome(a)
+	}
+	n.host.Unpin(d.Key)
+	n.room.notify()
+	return nil
+}
+
+// Flush returns when no block waits for its offload.
+func (n *Node) Flush(ctx context.Context) error {
+	for {
+		room := n.room.wait()
+		n.offloadMu.Lock()
+		left := n.offloads.Pending() + n.offloads.InFlight()
+		n.offloadMu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return fmt.Errorf("%d blocks not yet durable: %w", left, ctx.Err())
+		}
+	}
+}

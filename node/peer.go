@@ -1,0 +1,75 @@
+package node
+
+import (
+	"context"
+	"sync"
+
+	"cairn/block"
+	"cairn/resp"
+	"cairn/wire"
+)
+
+// dialer keeps connections to the peers' data planes.
+type dialer struct {
+	cfg Config
+
+	// mu guards pools.
+	mu    sync.Mutex
+	pools map[string]*resp.Pool
+}
+
+func newDialer(cfg Config) *dialer { return &dialer{cfg: cfg, pools: map[string]*resp.Pool{}} }
+
+func (d *dialer) pool(addr string) (*resp.Pool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p, ok := d.pools[addr]; ok {
+		return p, nil
+	}
+	p, err := resp.NewPool("tcp", addr, resp.PoolConfig{MaxActive: d.cfg.PeerConnections})
+	if err != nil {
+		return nil, err
+	}
+	d.pools[addr] = p
+	return p, nil
+}
+
+func (d *dialer) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range d.pools {
+		p.Close()
+	}
+	clear(d.pools)
+}
+
+// fetch asks the node at addr for blocks that it holds itself; see
+// wire.ReadBatch.
+func (d *dialer) fetch(ctx context.Context, addr string, keys []block.Key, place wire.Place, arrived func(i int)) error {
+	pool, err := d.pool(addr)
+	if err != nil {
+		return err
+	}
+	conn, err := pool.Get(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Put(conn)
+	return wire.ReadBatch(conn, wire.Local, keys, d.cfg.MaxBatch, place, arrived)
+}
+
+// drop makes the node at addr forget a block, and reports whether it had it.
+func (d *dialer) drop(ctx context.Context, addr string, key block.Key) (bool, error) {
+	pool, err := d.pool(addr)
+	if err != nil {
+		return false, err
+	}
+	conn, err := pool.Get(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer pool.Put(conn)
+	conn.Append("CAIRN.DROP", key[:])
+	n, err := conn.ReadInt()
+	return n > 0, err
+}

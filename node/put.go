@@ -1,0 +1,163 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn/block"
+	"cairn/coherency"
+	"cairn/tier"
+	"cairn/wire"
+)
+
+// Incoming is a block that is being received: a slot of the host tier, invisible
+// until Commit. It is used by one goroutine and ends with Commit or Abort.
+type Incoming struct {
+	n *Node
+	r tier.Reservation
+}
+
+// Bytes is where the block's bytes go.
+func (in *Incoming) Bytes() []byte { return in.r.Bytes() }
+
+// Abort gives the slot back.
+func (in *Incoming) Abort() {
+	in.r.Abort()
+	in.n.room.notify()
+}
+
+// Reserve takes a slot for length bytes. When every slot is taken by blocks that
+// are not durable yet it waits for the offload, at most Config.PutWait; then it
+// fails with tier.ErrFull. A length over the limit is tier.ErrTooLarge at once.
+func (n *Node) Reserve(ctx context.Context, length int) (*Incoming, error) {
+	if length > n.cfg.MaxBlock {
+		return nil, fmt.Errorf("%w: %d bytes, max-block-bytes is %d", tier.ErrTooLarge, length, n.cfg.MaxBlock)
+	}
+	var timeout <-chan time.Time
+	for {
+		in, err := n.tryReserve(ctx, length)
+		if !errors.Is(err, tier.ErrFull) {
+			return in, err
+		}
+		room := n.room.wait()
+		// Once more: what makes room may have happened before the wait began.
+		if in, err = n.tryReserve(ctx, length); !errors.Is(err, tier.ErrFull) {
+			return in, err
+		}
+		if timeout == nil {
+			timer := time.NewTimer(n.cfg.PutWait)
+			defer timer.Stop()
+			timeout = timer.C
+			n.counters.putWaits.Add(1)
+		}
+		select {
+		case <-room:
+		case <-timeout:
+			return nil, fmt.Errorf("%w: waited %v for blocks to become durable or unused", tier.ErrFull, n.cfg.PutWait)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (n *Node) tryReserve(ctx context.Context, length int) (*Incoming, error) {
+	r, evicted, err := n.host.Reserve(ctx, length)
+	n.evicted(block.Host, evicted)
+	if err != nil {
+		return nil, err
+	}
+	return &Incoming{n: n, r: r}, nil
+}
+
+// Placed says what became of a Put.
+type Placed struct {
+	// Existed: this node held the block already; nothing was stored.
+	Existed bool
+	// Token is the place of the block's appearance in this node's stream of
+	// changes.
+	Token wire.Token
+}
+
+// Commit makes the received bytes the block key, by the write policy p: with
+// WriteBack it returns as soon as the block can be read here, with WriteThrough
+// when it is durable at the home tier, with WriteAll when every tier of the
+// node holds it as well. A block that is there already is left as it is;
+// tier.ErrConflict says that it has other bytes.
+func (in *Incoming) Commit(ctx context.Context, key, parent block.Key, p coherency.WritePolicy) (Placed, error) {
+	n := in.n
+	d := block.Describe(key, parent, in.r.Bytes())
+	if e, ok := n.dir.get(key); ok {
+		in.r.Abort()
+		if e.sum != d.Sum || e.length != d.Length {
+			return Placed{}, fmt.Errorf("%w: %s", tier.ErrConflict, key)
+		}
+		return n.existed(), nil
+	}
+	state, err := coherency.New(block.Host, n.home)
+	if err != nil {
+		in.r.Abort()
+		return Placed{}, err
+	}
+	pins := 0
+	if n.home != block.Host {
+		pins = 1 // until the block is durable at home
+	}
+	switch err := in.r.Commit(d, pins); {
+	case errors.Is(err, tier.ErrExists):
+		return n.existed(), nil // a concurrent Put was faster
+	case err != nil:
+		return Placed{}, err
+	}
+	position := n.dir.change(key, func(e *entry, known bool) {
+		if !known {
+			*e = newEntry(d, state)
+		}
+	})
+	n.counters.puts.Add(1)
+	n.counters.putBytes.Add(int64(d.Length))
+	if err := n.settle(ctx, d, p); err != nil {
+		return Placed{}, err
+	}
+	return Placed{Token: n.token(position)}, nil
+}
+
+func (n *Node) existed() Placed {
+	n.counters.putExisting.Add(1)
+	return Placed{Existed: true, Token: n.token(n.announced.Load())}
+}
+
+// settle does what the write policy still asks for after the host's copy, which
+// is pinned. A block that a user removes meanwhile needs nothing more.
+func (n *Node) settle(ctx context.Context, d block.Descriptor, p coherency.WritePolicy) error {
+	var err error
+	if p == coherency.WriteAll {
+		err = n.raise(ctx, d)
+	}
+	switch {
+	case n.home == block.Host:
+	case p == coherency.WriteBack:
+		n.enqueueOffload(d.Key)
+	default:
+		flushErr := n.flushNow(ctx, d)
+		if flushErr != nil {
+			n.enqueueOffload(d.Key)
+		}
+		err = errors.Join(err, flushErr)
+	}
+	if errors.Is(err, tier.ErrNotFound) && !n.Holds(d.Key) {
+		return nil
+	}
+	return err
+}
+
+// Put stores a copy of src; see Incoming.Commit.
+func (n *Node) Put(ctx context.Context, key, parent block.Key, src []byte, p coherency.WritePolicy) (Placed, error) {
+	in, err := n.Reserve(ctx, len(src))
+	if err != nil {
+		return Placed{}, err
+	}
+	copy(in.Bytes(), src)
+	return in.Commit(ctx, key, parent, p)
+}
