@@ -1,0 +1,65 @@
+// Package cluster is where Cairn speaks NATS, and the only place: the
+// connection, the embedded server, membership by leases, the log of names,
+// placement events, and the router's service.
+//
+// # Names on NATS
+//
+// layout.go has every name, and [Ensure] creates what it lists. Everything has
+// a description and metadata, so that the nats command explains it by itself;
+// "nats stream ls" and "nats micro ls" are the places to begin.
+//
+//	CAIRN_PLACE       stream, cairn.v1.place.<node>.<what>. What each node holds, as
+//	                  ordered batches of changes. In memory, one hour or 64 MiB:
+//	                  who was away for longer starts from a snapshot, so nothing
+//	                  here needs a disk.
+//	                  nats stream view CAIRN_PLACE
+//	CAIRN_NAMES       stream, cairn.v1.name.<key>. The newest state of each named
+//	                  block, one message a name, on disk. The sequence of the stream
+//	                  is the order of all writes, and the expected last sequence
+//	                  of a subject is what makes a conditional write.
+//	                  nats stream subjects CAIRN_NAMES
+//	cairn_members     bucket. One record a member, in JSON, which the server expires
+//	                  with the member's lease.
+//	                  nats kv ls cairn_members; nats kv watch cairn_members
+//	cairn_snapshots   object store, place/<node>/<slot>. What each node holds, written
+//	                  by itself to two slots in turn, so that the newest is never
+//	                  disturbed. From where a late router starts.
+//	                  nats object ls cairn_snapshots
+//	cairn-node        service, cairn.v1.rpc.<node>.<op>: each node answers for itself.
+//	                  nats req cairn.v1.rpc.<node>.<op> '{}'
+//	cairn-router      service, cairn.v1.route: one router of all answers.
+//	                  nats micro stats cairn-router
+//
+// Replicas are 3 where the server is part of a NATS cluster and 1 otherwise
+// ([ConnConfig].Replicas chooses); Ensure raises them and never lowers them.
+// There is no durable consumer: each would be one more Raft group, and a node
+// that comes back knows by itself where it was.
+//
+// # Membership
+//
+// A member is a record that lives as long as its lease: the author publishes it
+// with a time to live and with the sequence that it expects to replace. Three
+// clocks are involved, ordered so that nobody acts after others believe it gone:
+//
+//	holder    TTL from the moment at which it SENT the last renewal that was
+//	          confirmed, on its monotonic clock
+//	watcher   TTL×(1+drift) from the record's receipt, and only when another
+//	          member's record in the log is later by as much
+//	server    TTL×(1+drift) in whole seconds, rounded up, from the moment at which it
+//	          stored the record; then it leaves a marker
+//
+// An outage of NATS therefore costs every holder its lease after one TTL, and
+// tells watchers nothing: they expire nobody while they cannot see the log.
+// A holder that comes back does so as a new incarnation ([Lease.Rejoin]). Assumed
+// are a bounded difference in the rate of clocks, and that no two
+// processes hold the lock of one data directory. The monotonic clock stands
+// while a machine is suspended, so a virtual machine that was paused for longer
+// than a lease believes in it until its next renewal is refused.
+//
+// # The embedded server
+//
+// [StartServer] runs NATS inside the process. Alone it needs no configuration;
+// three of them with routes to each other make a cluster that survives the loss
+// of one. Files are synced every two minutes unless SyncAlways is set: a crash
+// of the process loses nothing that was acknowledged, a power failure may.
+package cluster

@@ -1,0 +1,184 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// A consumer that hears nothing for two heartbeats is made anew. With the
+	// defaults of nats.go a frozen server would go unnoticed for 10 s.
+	pullExpiry    = 2 * time.Second
+	pullHeartbeat = 500 * time.Millisecond
+	// consumerIdle is when the server forgets the consumer of a reader that is gone.
+	consumerIdle = 30 * time.Second
+	// followPoll is how often a reader without messages looks around.
+	followPoll = time.Second
+	// followCheck is how often a reader verifies that the stream is still the one
+	// that it has been reading; it does so at once after a reconnect.
+	followCheck = 5 * time.Second
+)
+
+// follow reads a stream in order, for ever: through reconnects, lost consumers
+// and failovers. run is its only goroutine and calls the functions below.
+type follow struct {
+	conn   *Conn
+	stream string
+	filter string
+	// begin is called before the first message, and again when the stream
+	// has turned out to be another one (again is true): it lost its history, or was
+	// deleted and created. It says where to start reading, or ends run by an error.
+	begin func(info *jetstream.StreamInfo, again bool) (jetstream.OrderedConsumerConfig, error)
+	// message is called for each message.
+	message func(msg jetstream.Msg, meta *jetstream.MsgMetadata)
+	// caughtUp is called once all that was in the stream when reading began has
+	// been handed out; again after each begin.
+	caughtUp func()
+	// lost makes the stream when it is not there.
+	lost func(ctx context.Context) error
+	// check, if set, is called whenever the stream has been found to be there.
+	check func(at time.Time) error
+
+	created time.Time
+	last    uint64 // sequence of the newest message handed out
+	behind  bool   // caughtUp has not been called since begin
+}
+
+// run returns ctx's error, or that of begin or check.
+func (f *follow) run(ctx context.Context) error {
+	pause := retryPause
+	for {
+		err := f.session(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var stop *followStop
+		if errors.As(err, &stop) {
+			return stop.err
+		}
+		if err == nil {
+			pause = retryPause
+			continue
+		}
+		f.conn.Log.Debug("reading a stream was interrupted", "stream", f.stream, "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+			pause = min(2*pause, maxRetryPause)
+		}
+	}
+}
+
+// followStop carries an error of begin or check through session.
+type followStop struct{ err error }
+
+func (e *followStop) Error() string { return e.err.Error() }
+
+// session reads through one consumer until it fails or the stream changes.
+func (f *follow) session(ctx context.Context) error {
+	info, err := f.look(ctx)
+	if err != nil {
+		return err
+	}
+	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: f.last + 1}
+	if f.created.IsZero() || !f.same(info) {
+		again := !f.created.IsZero()
+		f.created, f.last, f.behind = info.Created, 0, true
+		if cfg, err = f.begin(info, again); err != nil {
+			return &followStop{err}
+		}
+	}
+	cfg.FilterSubjects = []string{f.filter}
+	cfg.InactiveThreshold = consumerIdle
+	cfg.MaxResetAttempts = 1 // this loop tries again, and looks at the stream before
+	try, cancel := context.WithTimeout(ctx, ensureTry)
+	defer cancel()
+	cons, err := f.conn.JS.OrderedConsumer(try, f.stream, cfg)
+	if err != nil {
+		return fmt.Errorf("cluster: consumer of %s: %w", f.stream, err)
+	}
+	if ci := cons.CachedInfo(); ci == nil || ci.NumPending == 0 {
+		f.arrived()
+	}
+	it, err := cons.Messages(jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
+	if err != nil {
+		return fmt.Errorf("cluster: consumer of %s: %w", f.stream, err)
+	}
+	stop := context.AfterFunc(ctx, it.Stop)
+	defer func() {
+		if stop() {
+			it.Stop()
+		}
+	}()
+	return f.read(ctx, it)
+}
+
+// read hands out messages until the consumer fails or the stream is another one.
+func (f *follow) read(ctx context.Context, it jetstream.MessagesContext) error {
+	checked, reconnects := time.Now(), f.conn.NC.Stats().Reconnects
+	for {
+		msg, err := it.Next(jetstream.NextMaxWait(followPoll))
+		if err == nil {
+			meta, merr := msg.Metadata()
+			if merr != nil {
+				return fmt.Errorf("cluster: message of %s: %w", f.stream, merr)
+			}
+			if meta.Sequence.Stream > f.last {
+				f.last = meta.Sequence.Stream
+				f.message(msg, meta)
+			}
+			if meta.NumPending == 0 {
+				f.arrived()
+			}
+		} else if !errors.Is(err, nats.ErrTimeout) {
+			return fmt.Errorf("cluster: read %s: %w", f.stream, err)
+		}
+		if r := f.conn.NC.Stats().Reconnects; r != reconnects || time.Since(checked) > followCheck {
+			checked, reconnects = time.Now(), r
+			info, err := f.look(ctx)
+			if err != nil {
+				return err
+			}
+			if !f.same(info) {
+				return nil
+			}
+		}
+	}
+}
+
+func (f *follow) arrived() {
+	if f.behind {
+		f.behind = false
+		f.caughtUp()
+	}
+}
+
+// same tells whether the stream still is the one that was read so far.
+func (f *follow) same(info *jetstream.StreamInfo) bool {
+	return info.Created.Equal(f.created) && info.State.LastSeq >= f.last
+}
+
+// look asks the stream for its state, and makes it when it is not there.
+func (f *follow) look(ctx context.Context) (*jetstream.StreamInfo, error) {
+	try, cancel := context.WithTimeout(ctx, ensureTry)
+	defer cancel()
+	s, err := f.conn.JS.Stream(try, f.stream)
+	if err != nil {
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			err = errors.Join(err, f.lost(ctx))
+		}
+		return nil, fmt.Errorf("cluster: look at %s: %w", f.stream, err)
+	}
+	if f.check != nil {
+		if err := f.check(time.Now()); err != nil {
+			return nil, &followStop{err}
+		}
+	}
+	return s.CachedInfo(), nil
+}

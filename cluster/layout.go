@@ -1,0 +1,319 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"cairn/block"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Every name that Cairn uses on NATS is in this file.
+const (
+	// SubjectPrefix begins every subject of this version of the layout.
+	SubjectPrefix = "cairn.v1."
+
+	// StreamPlace holds the newest placement events of every node.
+	StreamPlace = "CAIRN_PLACE"
+	// StreamNames holds the newest state of every named block.
+	StreamNames = "CAIRN_NAMES"
+
+	// BucketMembers holds one record per live member.
+	BucketMembers = "cairn_members"
+	// BucketSnapshots is the object store of snapshots.
+	BucketSnapshots = "cairn_snapshots"
+
+	// ServiceNode and ServiceRouter are the names of the micro services.
+	ServiceNode   = "cairn-node"
+	ServiceRouter = "cairn-router"
+
+	// SubjectRoute is where routers answer, as one queue group.
+	SubjectRoute = SubjectPrefix + "route"
+	// SubjectDone and SubjectLoad tell routers that a routed request is over, and
+	// how many tokens wait at a node. Every router listens, because each keeps its
+	// own estimate of the queues.
+	SubjectDone = SubjectRoute + ".done"
+	SubjectLoad = SubjectRoute + ".load"
+	// QueueRoute is the queue group of routers.
+	QueueRoute = "cairn-router"
+
+	// layoutVersion changes whenever a stream or bucket changes incompatibly.
+	layoutVersion = "1"
+
+	placePrefix   = SubjectPrefix + "place."
+	namePrefix    = SubjectPrefix + "name."
+	rpcPrefix     = SubjectPrefix + "rpc."
+	summaryPrefix = SubjectPrefix + "summary."
+
+	kvStreamPrefix  = "KV_"
+	objStreamPrefix = "OBJ_"
+
+	maxIDLength = 64
+)
+
+// ValidID tells whether id may name a node: 1 to 64 letters, digits, '-' or
+// '_', because it becomes a token of subjects and a key of a bucket.
+func ValidID(id string) error {
+	if id == "" || len(id) > maxIDLength {
+		return fmt.Errorf("cluster: node id %.80q: want 1 to %d letters, digits, '-' or '_'", id, maxIDLength)
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+		default:
+			return fmt.Errorf("cluster: node id %q: character %q is not allowed: use letters, digits, '-' or '_'", id, c)
+		}
+	}
+	return nil
+}
+
+// PlaceSubject is where a node publishes what it holds: what is the name of a
+// tier, or "all" for a batch that covers several.
+func PlaceSubject(node, what string) string { return placePrefix + node + "." + what }
+
+// PlaceNode reads the node out of a subject that PlaceSubject made.
+func PlaceNode(subject string) (node string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, placePrefix)
+	if !ok {
+		return "", false
+	}
+	node, _, ok = strings.Cut(rest, ".")
+	return node, ok && node != ""
+}
+
+// PlaceFilter matches the placement events of one node, or of all with "*".
+func PlaceFilter(node string) string { return placePrefix + node + ".>" }
+
+// NameSubject is where the states of a named block are published: one subject
+// per key, in 32 hexadecimal digits.
+func NameSubject(key block.Key) string { return namePrefix + key.String() }
+
+// NameFilter matches every named block.
+func NameFilter() string { return namePrefix + "*" }
+
+// NameKey reads the key out of a subject that NameSubject made.
+func NameKey(subject string) (block.Key, error) {
+	digits, ok := strings.CutPrefix(subject, namePrefix)
+	if !ok {
+		return block.Key{}, fmt.Errorf("cluster: subject %.80q does not begin with %s", subject, namePrefix)
+	}
+	return block.ParseKey(digits)
+}
+
+// RPCSubject is where one node answers the operation op.
+func RPCSubject(node, op string) string { return rpcPrefix + node + "." + op }
+
+// SummarySubject is where a node publishes a JSON digest of itself for people.
+func SummarySubject(node string) string { return summaryPrefix + node }
+
+// memberSubject is the subject behind a key of the members' bucket.
+func memberSubject(id string) string { return "$KV." + BucketMembers + "." + id }
+
+// Layout limits what the streams and buckets hold; the zero value of a field
+// means its default.
+type Layout struct {
+	// PlaceAge is how long placement events are kept: who was away for less
+	// catches up from the stream, who was away longer from a snapshot.
+	// Default 1 h.
+	PlaceAge time.Duration
+	// PlaceBytes bounds the stream of placement events, which is in memory on
+	// every replica. Default 64 MiB.
+	PlaceBytes int64
+	// NameBytes bounds the stream of names on disk. Default unbounded.
+	NameBytes int64
+	// SnapshotBytes bounds the object store of snapshots on disk. Default 1 GiB.
+	SnapshotBytes int64
+	// MarkerTTL is how long the trace of an expired member stays readable.
+	// Default 60 s, at least 1 s.
+	MarkerTTL time.Duration
+}
+
+// Defaults of [Layout].
+const (
+	DefaultPlaceAge      = time.Hour
+	DefaultPlaceBytes    = 64 << 20
+	DefaultSnapshotBytes = 1 << 30
+	DefaultMarkerTTL     = time.Minute
+)
+
+// Validate reports every problem of l at once.
+func (l Layout) Validate() error {
+	var errs []error
+	if l.PlaceAge < 0 || l.PlaceAge > 0 && l.PlaceAge < time.Second {
+		errs = append(errs, fmt.Errorf("cluster: PlaceAge %v: want at least 1s", l.PlaceAge))
+	}
+	if l.PlaceBytes < 0 || l.NameBytes < 0 || l.SnapshotBytes < 0 {
+		errs = append(errs, fmt.Errorf("cluster: PlaceBytes %d, NameBytes %d, SnapshotBytes %d: want none negative",
+			l.PlaceBytes, l.NameBytes, l.SnapshotBytes))
+	}
+	if l.MarkerTTL != 0 && l.MarkerTTL < time.Second {
+		errs = append(errs, fmt.Errorf("cluster: MarkerTTL %v: want at least 1s, the resolution of NATS", l.MarkerTTL))
+	}
+	return errors.Join(errs...)
+}
+
+func (l Layout) withDefaults() Layout {
+	l.PlaceAge = or(l.PlaceAge, DefaultPlaceAge)
+	l.PlaceBytes = or(l.PlaceBytes, DefaultPlaceBytes)
+	l.NameBytes = or(l.NameBytes, -1)
+	l.SnapshotBytes = or(l.SnapshotBytes, DefaultSnapshotBytes)
+	l.MarkerTTL = or(l.MarkerTTL, DefaultMarkerTTL)
+	return l
+}
+
+// or is v, or def when v is zero.
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// metadata marks what belongs to Cairn, with thresholds for
+// `nats server check stream` in the keys that it reads.
+func metadata(schema string, replicas int) map[string]string {
+	return map[string]string{
+		"cairn-layout":                layoutVersion,
+		"cairn-schema":                schema,
+		"io.nats.monitor.enabled":     "true",
+		"io.nats.monitor.peer-expect": fmt.Sprint(replicas),
+	}
+}
+
+func (l Layout) placeStream(replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        StreamPlace,
+		Description: "Cairn: what each node holds, as ordered batches of changes; the recent tail",
+		Subjects:    []string{placePrefix + ">"},
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardOld,
+		MaxAge:      l.PlaceAge,
+		MaxBytes:    l.PlaceBytes,
+		Storage:     jetstream.MemoryStorage,
+		Replicas:    replicas,
+		AllowDirect: true,
+		Metadata:    metadata("cairn.place.v1", replicas),
+	}
+}
+
+func (l Layout) nameStream(replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              StreamNames,
+		Description:       "Cairn: newest state of each named block; its order is the order of the writes",
+		Subjects:          []string{namePrefix + "*"},
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardOld,
+		MaxMsgsPerSubject: 1,
+		MaxBytes:          l.NameBytes,
+		Storage:           jetstream.FileStorage,
+		Replicas:          replicas,
+		AllowDirect:       true,
+		AllowMsgTTL:       true,
+		Metadata:          metadata("cairn.name.v1", replicas),
+	}
+}
+
+func (l Layout) memberBucket(replicas int) jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket:         BucketMembers,
+		Description:    "Cairn: one record per live member; it expires with the member's lease",
+		History:        1,
+		Storage:        jetstream.FileStorage,
+		Replicas:       replicas,
+		LimitMarkerTTL: l.MarkerTTL,
+		Metadata:       metadata("cairn.member.v1", replicas),
+	}
+}
+
+func (l Layout) snapshotBucket(replicas int) jetstream.ObjectStoreConfig {
+	return jetstream.ObjectStoreConfig{
+		Bucket:      BucketSnapshots,
+		Description: "Cairn: what each node holds, as place/<node>/<slot>; from where a late router starts",
+		MaxBytes:    l.SnapshotBytes,
+		Storage:     jetstream.FileStorage,
+		Replicas:    replicas,
+		Metadata:    metadata("cairn.snapshot.v1", replicas),
+	}
+}
+
+// ensureTry bounds one attempt to create a stream: the leader of a young NATS
+// cluster may drop the request, so short tries that are repeated beat a long one.
+const ensureTry = 2 * time.Second
+
+// Ensure creates or updates every stream and bucket. It repeats what fails for
+// a passing reason (no leader yet, too few peers, a time-out) until ctx ends.
+// It never lowers the number of replicas that somebody has set, and may run on
+// every node at once.
+func Ensure(ctx context.Context, conn *Conn, l Layout) error {
+	if err := l.Validate(); err != nil {
+		return err
+	}
+	l = l.withDefaults()
+	js := conn.JS
+	steps := []struct {
+		stream string
+		make   func(ctx context.Context, replicas int) error
+	}{
+		{StreamPlace, func(ctx context.Context, n int) error {
+			return ensureStream(ctx, js, l.placeStream(n))
+		}},
+		{StreamNames, func(ctx context.Context, n int) error {
+			return ensureStream(ctx, js, l.nameStream(n))
+		}},
+		{kvStreamPrefix + BucketMembers, func(ctx context.Context, n int) error {
+			_, err := js.CreateOrUpdateKeyValue(ctx, l.memberBucket(n))
+			return err
+		}},
+		{objStreamPrefix + BucketSnapshots, func(ctx context.Context, n int) error {
+			_, err := js.CreateOrUpdateObjectStore(ctx, l.snapshotBucket(n))
+			return err
+		}},
+	}
+	for _, s := range steps {
+		err := conn.Retry(ctx, ensureTry, func(ctx context.Context) error {
+			n, err := replicasOf(ctx, js, s.stream, conn.Replicas)
+			if err != nil {
+				return err
+			}
+			return s.make(ctx, n)
+		})
+		if err != nil {
+			return fmt.Errorf("cluster: create stream %s with %d replicas: %w; look with: nats stream info %s",
+				s.stream, conn.Replicas, err, s.stream)
+		}
+	}
+	return nil
+}
+
+// replicasOf is how many replicas the stream should have: want, or more where
+// it exists with more.
+func replicasOf(ctx context.Context, js jetstream.JetStream, stream string, want int) (int, error) {
+	s, err := js.Stream(ctx, stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return want, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return max(want, s.CachedInfo().Config.Replicas), nil
+}
+
+// ensureStream keeps the metadata that others have added to the stream.
+func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) error {
+	if s, err := js.Stream(ctx, cfg.Name); err == nil {
+		old := maps.Clone(s.CachedInfo().Config.Metadata)
+		if old == nil {
+			old = map[string]string{}
+		}
+		maps.Copy(old, cfg.Metadata)
+		cfg.Metadata = old
+	}
+	_, err := js.CreateOrUpdateStream(ctx, cfg)
+	return err
+}

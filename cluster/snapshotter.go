@@ -1,0 +1,218 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"cairn/block"
+	"cairn/router"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Walk yields every block that a node holds with the tiers that hold it, and
+// returns a position that it certainly covers: one that Announce returned before
+// the walk began. Every change up to there must be visible to the walk; it may
+// see later ones.
+type Walk func(yield func(block.Key, block.TierMask) bool) (covered uint64)
+
+// snapshotter writes the snapshots of one node.
+type snapshotter struct {
+	p       *Publisher
+	wanted  chan struct{} // capacity 1: write one soon
+	ready   chan struct{} // closed once walk is set
+	turn    chan struct{} // capacity 1: held by whoever writes
+	walk    Walk          // set before ready is closed
+	newest  atomic.Pointer[SnapshotInfo]
+	slot    int // guarded by turn: where the next one goes
+	written atomic.Uint64
+	failed  atomic.Uint64
+}
+
+func newSnapshotter(p *Publisher) *snapshotter {
+	return &snapshotter{p: p, wanted: make(chan struct{}, 1), ready: make(chan struct{}), turn: make(chan struct{}, 1)}
+}
+
+// ask has a snapshot written soon.
+func (s *snapshotter) ask() {
+	select {
+	case s.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// checksPerInterval is how often within SnapshotInterval the number of changes is
+// looked at, at least once a second.
+const checksPerInterval = 64
+
+// run writes a snapshot now, and then whenever one is due, until ctx ends. It is
+// called once.
+func (s *snapshotter) run(ctx context.Context, walk Walk) {
+	s.walk = walk
+	close(s.ready)
+	cfg := &s.p.cfg
+	check := time.NewTicker(min(time.Second, max(cfg.SnapshotInterval/checksPerInterval, time.Millisecond)))
+	defer check.Stop()
+	retire := time.NewTicker(cfg.SnapshotRetire / 4)
+	defer retire.Stop()
+	s.ask()
+	pause := retryPause
+	for {
+		due := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wanted:
+			due = true
+		case <-check.C:
+			due = s.due()
+		case <-retire.C:
+			s.retire(ctx)
+			due = true // so that nobody takes this node for gone
+		}
+		if !due {
+			continue
+		}
+		if _, err := s.write(ctx); err == nil {
+			pause = retryPause
+		} else if ctx.Err() == nil {
+			cfg.Logger.Warn("placement snapshot was not written", "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+				pause = min(2*pause, maxRetryPause)
+				s.ask()
+			}
+		}
+	}
+}
+
+// due tells whether enough has changed since the newest snapshot.
+func (s *snapshotter) due() bool {
+	n := s.newest.Load()
+	incarnation, position := s.p.at()
+	if n == nil || n.Incarnation != incarnation {
+		return true
+	}
+	changes := position - n.Covered
+	return changes >= uint64(s.p.cfg.SnapshotChanges) ||
+		changes > 0 && time.Since(n.Written) >= s.p.cfg.SnapshotInterval
+}
+
+// ensure returns a snapshot of the present incarnation that covers atLeast.
+func (s *snapshotter) ensure(ctx context.Context, atLeast uint64) (SnapshotInfo, error) {
+	incarnation, position := s.p.at()
+	if atLeast > position {
+		return SnapshotInfo{}, fmt.Errorf("cluster: snapshot: position %d was asked for, the newest change is %d", atLeast, position)
+	}
+	fresh := func() (SnapshotInfo, bool) {
+		n := s.newest.Load()
+		if n == nil || n.Incarnation != incarnation || n.Covered < atLeast {
+			return SnapshotInfo{}, false
+		}
+		return *n, true
+	}
+	if n, ok := fresh(); ok {
+		return n, nil
+	}
+	return s.writeUnless(ctx, fresh)
+}
+
+func (s *snapshotter) write(ctx context.Context) (SnapshotInfo, error) {
+	return s.writeUnless(ctx, func() (SnapshotInfo, bool) { return SnapshotInfo{}, false })
+}
+
+// writeUnless waits for its turn and writes a snapshot, unless fresh finds that
+// whoever had the turn before has written one that will do.
+func (s *snapshotter) writeUnless(ctx context.Context, fresh func() (SnapshotInfo, bool)) (SnapshotInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.p.cfg.SnapshotTimeout)
+	defer cancel()
+	select {
+	case <-ctx.Done():
+		return SnapshotInfo{}, ctx.Err()
+	case <-s.ready:
+	}
+	select {
+	case <-ctx.Done():
+		return SnapshotInfo{}, ctx.Err()
+	case s.turn <- struct{}{}:
+	}
+	defer func() { <-s.turn }()
+	if n, ok := fresh(); ok {
+		return n, nil
+	}
+	n, err := s.store(ctx)
+	if err != nil {
+		s.failed.Add(1)
+		return SnapshotInfo{}, err
+	}
+	s.written.Add(1)
+	s.newest.Store(&n)
+	return n, nil
+}
+
+// store takes and stores one snapshot, and deletes what an earlier incarnation
+// left in the other slot.
+func (s *snapshotter) store(ctx context.Context) (SnapshotInfo, error) {
+	store, err := s.p.conn.JS.ObjectStore(ctx, BucketSnapshots)
+	if err != nil {
+		if errors.Is(err, jetstream.ErrBucketNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+			err = errors.Join(err, makeLost(ctx, s.p.conn, s.p.cfg.Layout, objStreamPrefix+BucketSnapshots))
+		}
+		return SnapshotInfo{}, fmt.Errorf("cluster: snapshot: %w", err)
+	}
+	incarnation, position := s.p.at()
+	snap := &Snapshot{Node: s.p.cfg.Node, Incarnation: incarnation}
+	// What is announced from here on is published after what the stream has now. It is
+	// asked each time: a stream that was lost and made again counts from 1.
+	if stream, err := s.p.conn.JS.Stream(ctx, StreamPlace); err == nil {
+		snap.After = stream.CachedInfo().State.LastSeq
+	}
+	full := false
+	snap.Covered = s.walk(func(key block.Key, tiers block.TierMask) bool {
+		if full = len(snap.Entries) == MaxSnapshotEntries; full {
+			return false
+		}
+		if tiers.Any() {
+			snap.Entries = append(snap.Entries, router.Entry{Key: key, Tiers: tiers})
+		}
+		return true
+	})
+	if full {
+		return SnapshotInfo{}, fmt.Errorf("cluster: snapshot: more than %d blocks", MaxSnapshotEntries)
+	}
+	// A walk may not know of changes that were announced without it.
+	snap.Covered = min(snap.Covered, position)
+	prev := s.newest.Load()
+	n, err := storeSnapshot(ctx, s.p.conn.JS, store, snap, s.slot)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	s.slot = (s.slot + 1) % snapshotSlots
+	if prev == nil || prev.Incarnation != incarnation {
+		if err := store.Delete(ctx, placeSnapshotName(snap.Node, s.slot)); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+			s.p.cfg.Logger.Warn("old placement snapshot was not deleted", "error", err)
+		}
+	}
+	return n, nil
+}
+
+// retire deletes what nodes that have gone for good left behind.
+func (s *snapshotter) retire(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.p.cfg.SnapshotTimeout)
+	defer cancel()
+	store, err := s.p.conn.JS.ObjectStore(ctx, BucketSnapshots)
+	n := 0
+	if err == nil {
+		n, err = retireSnapshots(ctx, store, s.p.cfg.SnapshotRetire)
+	}
+	if err != nil {
+		s.p.cfg.Logger.Warn("old placement snapshots were not deleted", "error", err)
+	} else if n > 0 {
+		s.p.cfg.Logger.Info("old placement snapshots deleted", "count", n)
+	}
+}

@@ -1,0 +1,400 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"cairn/router"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// strangerKeep is for how long events of a node that is not a member are kept:
+	// its record may be a moment behind.
+	strangerKeep = 30 * time.Second
+	// maxStrangers bounds how many such nodes there may be.
+	maxStrangers = 1024
+	// primeTimeout bounds what Ready waits for the snapshot of one member.
+	primeTimeout = 10 * time.Second
+	// LabelPrefillRate is the label in which a member may say how many tokens a second
+	// its engine prefills; routers use it instead of their default.
+	LabelPrefillRate = "prefill_tokens_per_second"
+	// opSnapshot is the RPC by which a node is asked for a snapshot.
+	opSnapshot = "snapshot"
+	// opStatus is the RPC that answers how a node is.
+	opStatus = "status"
+)
+
+// source is one incarnation of one node as the view follows it. View.mu guards
+// it but for what never changes.
+type source struct {
+	id     string
+	number uint64 // its incarnation
+	// generation stands for the incarnation in the index, which takes back no
+	// incarnation that it was told is gone.
+	generation uint64
+	since      time.Time // of a stranger
+	// spawn runs work on a goroutine that Close waits for; ctx ends when the member
+	// leaves. Nil for a stranger.
+	spawn  func(work func(ctx context.Context))
+	cancel context.CancelFunc
+
+	gap     bool           // changes are missing before stash
+	loading bool           // a goroutine loads snapshots until the gap is closed
+	stash   []router.Event // by First
+	needed  uint64         // position that a snapshot must cover to be of use
+}
+
+// member takes note of a change of the membership.
+func (v *View) member(ctx context.Context, e MemberEvent) {
+	if e.Change == MembersSynced {
+		close(v.synced)
+		return
+	}
+	m := e.Member
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	all := maps.Clone(*v.members.Load())
+	if e.Change == MemberLeft {
+		delete(all, m.ID)
+	} else {
+		all[m.ID] = m
+	}
+	v.members.Store(&all)
+	for _, handle := range v.handlers {
+		handle(e)
+	}
+	s := v.sources[m.ID]
+	if s != nil && (e.Change == MemberLeft || s.number != m.Incarnation) {
+		v.leave(s)
+		s = nil
+	}
+	if e.Change != MemberLeft {
+		if s == nil {
+			s = v.join(ctx, m)
+		}
+		rate, _ := strconv.ParseFloat(m.Labels[LabelPrefillRate], 64)
+		err := v.index.SetNode(router.NodeInfo{ID: m.ID, Incarnation: s.generation, Addr: m.Addr, PrefillTokensPerSecond: max(rate, 0)})
+		if err != nil {
+			v.cfg.Logger.Error("member is left out of the index", "member", m.ID, "error", err)
+		}
+		v.drain(s)
+	}
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+// join makes a source for a new member. View.mu is held.
+func (v *View) join(ctx context.Context, m Member) *source {
+	past := v.past[m.ID]
+	key := incarnation{m.ID, m.Incarnation}
+	s := v.strangers[key]
+	delete(v.strangers, key)
+	if s == nil {
+		s = &source{id: m.ID, number: m.Incarnation}
+	}
+	s.generation = max(m.Incarnation, past.generation+1)
+	ctx, s.cancel = context.WithCancel(ctx)
+	s.spawn = func(work func(context.Context)) { v.wg.Go(func() { work(ctx) }) }
+	for i := range s.stash {
+		s.stash[i].Incarnation = s.generation
+	}
+	v.past[m.ID] = pastMember{m.Incarnation, s.generation}
+	v.sources[m.ID] = s
+	select {
+	case <-v.synced:
+	default:
+		v.waiting[s] = struct{}{}
+	}
+	return s
+}
+
+// leave takes a member out of all answers at once. View.mu is held.
+func (v *View) leave(s *source) {
+	s.cancel()
+	delete(v.sources, s.id)
+	v.index.RemoveNode(s.id, s.generation)
+	v.settle(s)
+	v.wg.Go(func() {
+		for v.index.Sweep() {
+		}
+	})
+}
+
+// settle tells Ready that nothing is to be waited for from s. View.mu is held.
+func (v *View) settle(s *source) {
+	delete(v.waiting, s)
+	if v.caught && len(v.waiting) == 0 {
+		select {
+		case <-v.ready:
+		default:
+			close(v.ready)
+		}
+	}
+}
+
+// follow reads the stream of events, beginning where the snapshots of the
+// members end.
+func (v *View) follow(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-v.synced:
+	}
+	after := v.prime(ctx)
+	f := &follow{
+		conn: v.conn, stream: StreamPlace, filter: PlaceFilter("*"),
+		begin: func(info *jetstream.StreamInfo, again bool) (jetstream.OrderedConsumerConfig, error) {
+			if again || after == 0 || after > info.State.LastSeq {
+				// Another stream than the one that the snapshots speak of. What
+				// is missing in it shows in the numbers of the changes.
+				return jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy}, nil
+			}
+			return jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1}, nil
+		},
+		message: func(msg jetstream.Msg, _ *jetstream.MsgMetadata) { v.message(msg) },
+		caughtUp: func() {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.caught = true
+			for s := range v.waiting {
+				if !s.gap {
+					v.settle(s)
+				}
+			}
+			v.settle(nil)
+		},
+		lost: func(ctx context.Context) error { return makeLost(ctx, v.conn, v.cfg.Layout, StreamPlace) },
+	}
+	_ = f.run(ctx) // it ends only with ctx
+}
+
+// prime loads a snapshot of every member and returns the sequence of the stream
+// after which all that is not in them was published; 0 when that is not known.
+func (v *View) prime(ctx context.Context) (after uint64) {
+	v.mu.Lock()
+	sources := slices.Collect(maps.Values(v.sources))
+	v.mu.Unlock()
+	afters := make([]uint64, len(sources))
+	var wg sync.WaitGroup
+	for i, s := range sources {
+		wg.Add(1)
+		s.spawn(func(ctx context.Context) {
+			defer wg.Done()
+			try, cancel := context.WithTimeout(ctx, min(primeTimeout, v.cfg.LoadTimeout))
+			defer cancel()
+			snap, err := v.load(try, s, 0)
+			if ctx.Err() != nil {
+				afters[i] = math.MaxUint64 // it has left
+				return
+			}
+			if err != nil {
+				v.cfg.Logger.Warn("no snapshot of a member yet; reading all of its events", "member", s.id, "error", err)
+				return
+			}
+			afters[i] = snap.After
+		})
+	}
+	wg.Wait()
+	if len(afters) == 0 || ctx.Err() != nil {
+		return 0
+	}
+	return slices.Min(afters)
+}
+
+// message applies one placement event.
+func (v *View) message(msg jetstream.Msg) {
+	e, err := DecodePlacement(msg.Data())
+	if id, ok := PlaceNode(msg.Subject()); err == nil && (!ok || id != e.Node) {
+		err = fmt.Errorf("%w: event of node %s under %s", ErrPlacement, e.Node, msg.Subject())
+	}
+	if err != nil {
+		v.bad.Add(1)
+		v.cfg.Logger.Warn("placement event ignored", "subject", msg.Subject(), "error", err)
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := v.sources[e.Node]
+	switch {
+	case s != nil && s.number == e.Incarnation:
+		e.Incarnation = s.generation
+		v.apply(s, e)
+	case v.past[e.Node].number >= e.Incarnation && s != nil:
+		v.old.Add(1)
+	default:
+		v.keep(v.stranger(e), e)
+	}
+}
+
+// stranger is the source for events that run ahead of the sender's membership.
+// View.mu is held.
+func (v *View) stranger(e router.Event) *source {
+	key := incarnation{e.Node, e.Incarnation}
+	s := v.strangers[key]
+	if s != nil {
+		return s
+	}
+	now := time.Now()
+	for k, o := range v.strangers {
+		if now.Sub(o.since) > strangerKeep || len(v.strangers) >= maxStrangers {
+			delete(v.strangers, k)
+		}
+	}
+	s = &source{id: e.Node, number: e.Incarnation, since: now}
+	v.strangers[key] = s
+	return s
+}
+
+// apply hands an event to the index, or stashes it behind a gap. View.mu is held.
+func (v *View) apply(s *source, e router.Event) {
+	err := v.index.Apply(e)
+	switch {
+	case err == nil && len(s.stash) == 0:
+	case err == nil:
+		v.drain(s)
+	case errors.Is(err, router.ErrGap):
+		v.keep(s, e)
+		v.mind(s)
+	default:
+		v.bad.Add(1)
+		v.cfg.Logger.Warn("placement event refused", "member", e.Node, "error", err)
+	}
+}
+
+// keep stashes an event in order. A stash that is full is given up: a snapshot
+// has to cover it. View.mu is held.
+func (v *View) keep(s *source, e router.Event) {
+	s.needed = max(s.needed, e.First-1)
+	if len(s.stash) >= v.cfg.StashEvents {
+		s.stash, s.needed = nil, e.Last()
+		return
+	}
+	i, _ := slices.BinarySearchFunc(s.stash, e.First, func(have router.Event, first uint64) int {
+		return cmp.Compare(have.First, first)
+	})
+	s.stash = slices.Insert(s.stash, i, e)
+}
+
+// drain applies what of the stash has nothing missing before it. View.mu is held.
+func (v *View) drain(s *source) {
+	n := 0
+	for _, e := range s.stash {
+		if err := v.index.Apply(e); errors.Is(err, router.ErrGap) {
+			break
+		}
+		n++
+	}
+	s.stash = slices.Delete(s.stash, 0, n)
+	_, position, ok := v.index.Position(s.id)
+	switch {
+	case ok && len(s.stash) == 0 && position >= s.needed:
+		s.gap = false
+		if v.caught {
+			v.settle(s)
+		}
+	default:
+		v.mind(s)
+	}
+}
+
+// mind has the gap of s repaired, unless it closes by itself within GapPatience:
+// an event that had to be sent again comes late. View.mu is held.
+func (v *View) mind(s *source) {
+	if s.gap {
+		return
+	}
+	s.gap = true
+	time.AfterFunc(v.cfg.GapPatience, func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if s.gap && !s.loading && v.sources[s.id] == s && !v.closed {
+			s.loading = true
+			s.spawn(func(ctx context.Context) { v.repair(ctx, s) })
+		}
+	})
+}
+
+// repair loads snapshots until nothing is missing any more or the member leaves.
+func (v *View) repair(ctx context.Context, s *source) {
+	pause := retryPause
+	for {
+		v.mu.Lock()
+		needed := s.needed
+		if !s.gap || ctx.Err() != nil {
+			s.loading = false
+			v.mu.Unlock()
+			return
+		}
+		v.mu.Unlock()
+		try, cancel := context.WithTimeout(ctx, v.cfg.LoadTimeout)
+		_, err := v.load(try, s, needed)
+		cancel()
+		if err == nil {
+			pause = retryPause
+			continue
+		}
+		v.failures.Add(1)
+		v.cfg.Logger.Warn("snapshot was not loaded; trying again", "member", s.id, "needed", needed, "error", err)
+		wait(ctx, pause)
+		pause = min(2*pause, maxRetryPause)
+	}
+}
+
+// load loads a snapshot that covers needed, and then what was stashed.
+func (v *View) load(ctx context.Context, s *source, needed uint64) (*Snapshot, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case v.loaders <- struct{}{}:
+	}
+	defer func() { <-v.loaders }()
+	snap, err := v.fetch(ctx, s, needed)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.index.Load(s.id, s.generation, snap.Covered, snap.Entries); err != nil {
+		return nil, err
+	}
+	v.repairs.Add(1)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.sources[s.id] == s {
+		v.drain(s)
+	}
+	return snap, nil
+}
+
+// fetch reads the newest snapshot; when it does not cover needed, it asks the node
+// to write another one.
+func (v *View) fetch(ctx context.Context, s *source, needed uint64) (*Snapshot, error) {
+	store, err := v.conn.JS.ObjectStore(ctx, BucketSnapshots)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: snapshots: %w", err)
+	}
+	snap, err := loadSnapshot(ctx, v.conn.JS, store, s.id, s.number)
+	if err == nil && snap.Covered >= needed {
+		return snap, nil
+	}
+	_, err = Call[SnapshotRequest, SnapshotInfo](ctx, v.conn, RPCSubject(s.id, opSnapshot),
+		SnapshotRequest{Incarnation: s.number, AtLeast: needed})
+	if err != nil {
+		return nil, err
+	}
+	if snap, err = loadSnapshot(ctx, v.conn.JS, store, s.id, s.number); err != nil {
+		return nil, err
+	}
+	if snap.Covered < needed {
+		return nil, fmt.Errorf("cluster: snapshot of node %s covers %d, not %d: a replica lags", s.id, snap.Covered, needed)
+	}
+	return snap, nil
+}
