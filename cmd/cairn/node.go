@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"cairn/block"
+	"cairn/cluster"
+	"cairn/coherency"
+	"cairn/diskstore"
+	"cairn/node"
+)
+
+// nodeCmd is the configuration of a node.
+type nodeCmd struct {
+	ID         string            `help:"Name of the node in its cluster; default the machine's." placeholder:"NAME"`
+	Data       string            `help:"Directory of the node's data; default cairn-data/ID." type:"path" placeholder:"DIR"`
+	Listen     string            `help:"Address of the data plane, for clients and peers." default:"127.0.0.1:7070"`
+	Unix       string            `help:"Unix socket of the data plane; default node.sock in the data directory, 'off' for none." placeholder:"PATH"`
+	Advertise  string            `help:"Address at which peers and clients reach the data plane; default --listen." placeholder:"HOST:PORT"`
+	Lease      time.Duration     `help:"How long the node stays a member without a sign of life." default:"15s"`
+	Labels     map[string]string `help:"Labels of the node, such as zone=a." placeholder:"KEY=VALUE"`
+	Namespaces []string          `help:"Namespaces that names live in, each with its write policy; the first is the default." default:"default:write-back" placeholder:"NAME:POLICY"`
+
+	Host     size   `help:"Host memory for blocks." default:"1GiB"`
+	Disk     size   `help:"Disk for blocks; 0 for none." default:"8GiB"`
+	VRAM     size   `name:"vram" help:"GPU memory for blocks, emulated in host memory; 0 for none." default:"256MiB"`
+	Classes  []size `help:"Sizes of slots in host and GPU memory; a block takes the smallest that it fits. Default: 4KiB to 128MiB." placeholder:"SIZE"`
+	Segment  size   `help:"Size of a segment on disk; 0 fits it to --disk, at most 256MiB." default:"0"`
+	Prefault bool   `help:"Touch host memory at the start rather than at first use."`
+
+	MaxBlock       size          `help:"Largest block." default:"128MiB" group:"limits"`
+	MaxConnections int           `help:"Most connections of clients and peers." default:"10000" group:"limits"`
+	MaxInFlight    size          `help:"Most bytes being received or sent at once." default:"1GiB" group:"limits"`
+	MaxBatch       int           `help:"Most blocks in one request." default:"1024" group:"limits"`
+	PromoteAfter   int           `help:"Reads that bring a block into GPU memory; 0 is never." default:"2" group:"limits"`
+	PutWait        time.Duration `help:"How long a write waits for room." default:"10s" group:"limits"`
+	FetchTimeout   time.Duration `help:"Limit of a fetch from peers." default:"10s" group:"limits"`
+	CloseWait      time.Duration `help:"How long a stop waits for blocks to reach the disk." default:"30s" group:"limits"`
+
+	Cost costFlags `embed:"" group:"cost"`
+	natsClient
+	natsServer
+
+	StopFD int `name:"stop-fd" help:"Stop when this file descriptor reaches its end." hidden:""`
+}
+
+func (c *nodeCmd) Run(a *app) error {
+	n, err := startNode(a, *c)
+	if err != nil {
+		return err
+	}
+	where := n.addr
+	if n.unix != "" {
+		where += " and unix:" + n.unix
+	}
+	if c.StopFD == 0 { // whoever holds the other end tells about its nodes itself
+		fmt.Fprintf(a.err, "cairn: node %s serves %s, data in %s, NATS at %s\n", n.id, where, n.dir, n.natsURL)
+	}
+	select {
+	case <-endOf(c.StopFD):
+		return n.stop()
+	case <-a.ctx.Done():
+		a.log.Info("stopping: writing what is not on disk yet")
+		return n.stop()
+	case err := <-n.failed:
+		return errors.Join(err, n.stop())
+	}
+}
+
+// endOf is closed when the file descriptor reaches its end: whoever holds the
+// other end is gone. 0 stands for no descriptor.
+func endOf(fd int) <-chan struct{} {
+	if fd == 0 {
+		return nil
+	}
+	ended := make(chan struct{})
+	go func() {
+		f := os.NewFile(uintptr(fd), "parent")
+		_, _ = io.Copy(io.Discard, f) // nothing is written; an error is an end as well
+		close(ended)
+	}()
+	return ended
+}
+
+// complete fills in what depends on other values.
+func (c *nodeCmd) complete() error {
+	if c.ID == "" {
+		name, err := os.Hostname()
+		if err != nil || name == "" {
+			return usage("--id is needed: this machine has no name")
+		}
+		c.ID = sanitize(name)
+	}
+	if c.Data == "" {
+		c.Data = filepath.Join("cairn-data", c.ID)
+	}
+	if c.Unix == "" {
+		c.Unix = filepath.Join(c.Data, "node.sock")
+		if abs, err := filepath.Abs(c.Unix); err != nil || len(abs) > maxUnixPath {
+			c.Unix = "off"
+		}
+	}
+	return c.validate()
+}
+
+// validate reports everything that is wrong, before anything is opened.
+func (c *nodeCmd) validate() error {
+	_, err := c.namespaces()
+	errs := []error{cluster.ValidID(c.ID), err, leaseProblem(c.Lease), cluster.ConnConfig{URLs: c.NATS}.Validate()}
+	for _, limit := range []struct {
+		flag  string
+		value int64
+	}{
+		{"--host", int64(c.Host)}, {"--max-block", int64(c.MaxBlock)}, {"--max-connections", int64(c.MaxConnections)},
+		{"--max-in-flight", int64(c.MaxInFlight)}, {"--max-batch", int64(c.MaxBatch)}, {"--put-wait", int64(c.PutWait)},
+		{"--fetch-timeout", int64(c.FetchTimeout)}, {"--close-wait", int64(c.CloseWait)},
+	} {
+		if limit.value <= 0 {
+			errs = append(errs, fmt.Errorf("%s: want more than 0", limit.flag))
+		}
+	}
+	if c.MaxInFlight < c.MaxBlock {
+		errs = append(errs, fmt.Errorf("--max-in-flight %v: want at least --max-block, %v", c.MaxInFlight, c.MaxBlock))
+	}
+	if c.PromoteAfter < 0 {
+		errs = append(errs, fmt.Errorf("--promote-after %d: want 0 for never, or more", c.PromoteAfter))
+	}
+	if c.MaxBlock > block.MaxLength {
+		errs = append(errs, fmt.Errorf("--max-block %v: want at most %s", c.MaxBlock, bytesText(block.MaxLength)))
+	}
+	if c.Disk > 0 {
+		errs = append(errs, diskstore.Config{Capacity: int64(c.Disk), SegmentSize: int64(c.Segment)}.Validate())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+// minLease is the shortest lease: NATS counts the life of a record in seconds.
+const minLease = time.Second
+
+func leaseProblem(d time.Duration) error {
+	if d < minLease {
+		return fmt.Errorf("--lease %v: want at least %v, and 15s where NATS is a cluster: an election takes 5s", d, minLease)
+	}
+	return nil
+}
+
+// maxUnixPath is the longest path of a unix socket on Linux (unix(7)), less the
+// final zero.
+const maxUnixPath = 107
+
+// sanitize makes a machine's name a node id.
+func sanitize(name string) string {
+	id := []byte(name)
+	for i, c := range id {
+		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+		if !ok {
+			id[i] = '-'
+		}
+	}
+	return string(id[:min(len(id), 64)])
+}
+
+// namespaces reads --namespaces.
+func (c *nodeCmd) namespaces() ([]node.Namespace, error) {
+	var list []node.Namespace
+	for _, text := range c.Namespaces {
+		name, word, given := strings.Cut(text, ":")
+		policy := coherency.WriteBack
+		if given {
+			var err error
+			if policy, err = coherency.ParseWritePolicy(word); err != nil {
+				return nil, usage("--namespaces %q: %w", text, err)
+			}
+		}
+		list = append(list, node.Namespace{Name: name, Policy: policy})
+	}
+	return list, nil
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"cairn/block"
+	"cairn/cluster"
+	"cairn/router"
+	"cairn/sequence"
+)
+
+// costFlags are what a router reckons with.
+type costFlags struct {
+	PrefillRate   float64 `help:"Tokens a node's engine prefills in a second; 0 is the built-in value." default:"0"`
+	BlockTokens   int     `help:"Tokens of a block, for requests that do not say." default:"0"`
+	BlockBytes    size    `help:"Bytes of a block, for requests that do not say." default:"0"`
+	BandwidthVRAM size    `name:"bandwidth-vram" help:"Bytes a second from GPU memory." default:"0"`
+	BandwidthHost size    `help:"Bytes a second from host memory to the GPU." default:"0"`
+	BandwidthDisk size    `help:"Bytes a second from disk." default:"0"`
+	BandwidthPeer size    `help:"Bytes a second from another node." default:"0"`
+	QueueWeight   float64 `help:"Weight of the time in the queue; above 1 spreads load." default:"0"`
+	Temperature   float64 `help:"Seconds of cost by which the choice is random; 0 takes the cheapest." default:"0"`
+}
+
+func (c costFlags) config() router.Config {
+	return router.Config{
+		PrefillTokensPerSecond: c.PrefillRate, BlockTokens: c.BlockTokens, BlockBytes: int64(c.BlockBytes),
+		Bandwidth: router.Bandwidth{
+			VRAM: float64(c.BandwidthVRAM), Host: float64(c.BandwidthHost), Disk: float64(c.BandwidthDisk), Peer: float64(c.BandwidthPeer),
+		},
+		QueueWeight: c.QueueWeight, Temperature: c.Temperature,
+	}
+}
+
+type routerCmd struct {
+	Listen string    `help:"Address of the HTTP interface and the status page." default:"127.0.0.1:7080"`
+	Data   string    `help:"Directory of an embedded NATS, if one is started." default:"cairn-data/router" type:"path"`
+	Cost   costFlags `embed:"" group:"cost"`
+	natsClient
+	natsServer
+
+	StopFD int `name:"stop-fd" help:"Stop when this file descriptor reaches its end." hidden:""`
+}
+
+func (c *routerCmd) Run(a *app) error {
+	conn, server, err := c.connect(a.ctx, a, c.natsServer, c.Data, "router")
+	if err != nil {
+		return err
+	}
+	if server != nil {
+		defer server.Close()
+	}
+	defer conn.Close()
+	r, err := startRouter(a, conn, c.Listen, c.Cost)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "cairn: router at http://%s/, NATS at %s\n", r.addr, conn.NC.ConnectedUrlRedacted())
+	select {
+	case <-a.ctx.Done():
+	case <-endOf(c.StopFD):
+	}
+	return r.stop()
+}
+
+// runningRouter is a router with its view and its HTTP interface.
+type runningRouter struct {
+	addr    string
+	view    *cluster.View
+	service *cluster.RouterService
+	http    *http.Server
+}
+
+// startRouter serves as soon as it listens; /healthz tells when its view is
+// complete.
+func startRouter(a *app, conn *cluster.Conn, listen string, cost costFlags) (*runningRouter, error) {
+	view, err := cluster.OpenView(a.ctx, conn, cluster.ViewConfig{Logger: a.log})
+	if err != nil {
+		return nil, err
+	}
+	service, err := cluster.NewRouterService(view, cluster.RouterServiceConfig{
+		Router: cost.config(), Hash: hashTokens, Version: version(), Logger: a.log,
+	})
+	if err == nil {
+		err = service.Start()
+	}
+	if err != nil {
+		view.Close()
+		return nil, usageError{err}
+	}
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("router: --listen: %w (is another router running? give it another port)", err), service.Stop())
+		view.Close()
+		return nil, err
+	}
+	h := &http.Server{Handler: service.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			a.log.Error("router's HTTP interface", "err", err)
+		}
+	}()
+	return &runningRouter{addr: l.Addr().String(), view: view, service: service, http: h}, nil
+}
+
+func (r *runningRouter) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainWait)
+	defer cancel()
+	err := errors.Join(r.http.Shutdown(ctx), r.service.Stop())
+	r.view.Close()
+	return err
+}
+
+// hashTokens cuts a prompt into blocks as the namespace of the request says. With
+// "hash":"xxh3" the keys are those of a deployment that hashes with chained XXH3;
+// "seed" is its salt.
+func hashTokens(namespace json.RawMessage, tokens []uint32) ([]block.Key, int, error) {
+	var ns struct {
+		sequence.Namespace
+		Hash string  `json:"hash"`
+		Seed *uint64 `json:"seed"`
+	}
+	dec := json.NewDecoder(bytes.NewReader(namespace))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&ns); err != nil {
+		return nil, 0, fmt.Errorf("namespace: %w", err)
+	}
+	salt, err := ns.Salt()
+	var hasher sequence.Hasher
+	switch {
+	case ns.Hash == "xxh3" && ns.Seed != nil:
+		hasher, salt = sequence.XXH3{}, sequence.SeedSalt(*ns.Seed)
+	case ns.Seed != nil:
+		return nil, 0, errors.New("namespace: seed goes with hash xxh3")
+	case ns.Hash == "xxh3":
+		hasher = sequence.XXH3{}
+	case ns.Hash == "" || ns.Hash == "sha256":
+		hasher = sequence.SHA256{}
+	default:
+		return nil, 0, fmt.Errorf("namespace: unknown hash %q: want sha256 or xxh3", ns.Hash)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	keys, err := sequence.KeysOf(hasher, salt, ns.BlockSize, tokens)
+	return keys, ns.BlockSize, err
+}

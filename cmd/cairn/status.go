@@ -1,0 +1,289 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"cairn/block"
+	"cairn/client"
+	"cairn/cluster"
+	"cairn/node"
+)
+
+// routerTimeout bounds one question to a router.
+const routerTimeout = 5 * time.Second
+
+const defaultRouter = "http://127.0.0.1:7080"
+
+type statusCmd struct {
+	connection
+}
+
+// nodeReport is what status shows of a node.
+type nodeReport struct {
+	Addr   string       `json:"addr"`
+	Status *node.Status `json:"status,omitempty"`
+	Error  string       `json:"error,omitempty"`
+}
+
+func (c *statusCmd) Run(a *app) error {
+	addrs, err := memberAddrs(a.ctx, cmp.Or(c.RouterURL, defaultRouter))
+	if err != nil {
+		if c.RouterURL != "" {
+			return err
+		}
+		if err := c.find(a.ctx); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.err, "no router at %s (give one with --router); showing %s only\n", defaultRouter, strings.Join(c.Nodes, ", "))
+		addrs = c.Nodes
+	}
+	if len(addrs) == 0 {
+		return fmt.Errorf("%w: the router knows no live node", client.ErrUnavailable)
+	}
+	reports := nodeReports(a.ctx, addrs, c.Timeout)
+	if a.json {
+		return a.printJSON(reports)
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NODE\tADDRESS\tUP\tBLOCKS\tNAMES\tDIRTY\tVRAM\tHOST\tDISK\tHITS v/h/d/peer\tMISSES\tTROUBLE")
+	down := 0
+	for _, r := range reports {
+		if r.Status == nil {
+			down++
+			fmt.Fprintf(w, "?\t%s\tdown\t\t\t\t\t\t\t\t\t%s\n", r.Addr, r.Error)
+			continue
+		}
+		s := r.Status
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%d/%d/%d/%d\t%d\t%s\n", s.Node, r.Addr,
+			(time.Duration(s.UptimeSeconds) * time.Second).String(), s.Blocks, s.Names, s.Dirty,
+			fill(*s, block.VRAM), fill(*s, block.Host), fill(*s, block.Disk),
+			tierStatus(*s, block.VRAM).Hits, tierStatus(*s, block.Host).Hits, tierStatus(*s, block.Disk).Hits, s.PeerHits, s.Misses, s.Trouble)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if down == len(reports) {
+		return fmt.Errorf("%w: no node answers", client.ErrUnavailable)
+	}
+	return nil
+}
+
+func tierStatus(s node.Status, t block.Tier) node.TierStatus {
+	for _, ts := range s.Tiers {
+		if ts.Tier == t {
+			return ts
+		}
+	}
+	return node.TierStatus{Tier: t}
+}
+
+func fill(s node.Status, t block.Tier) string {
+	ts := tierStatus(s, t)
+	if ts.Capacity == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s of %s", bytesText(ts.Used), bytesText(ts.Capacity))
+}
+
+// memberAddrs asks a router for the live nodes.
+func memberAddrs(ctx context.Context, router string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, routerTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(router, "/")+"/v1/members", nil)
+	if err != nil {
+		return nil, usage("--router: %w", err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: router: %w", client.ErrUnavailable, err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%w: router %s answers %s", client.ErrUnavailable, router, res.Status)
+	}
+	var members []cluster.Member
+	if err := json.NewDecoder(res.Body).Decode(&members); err != nil {
+		return nil, fmt.Errorf("router %s: %w", router, err)
+	}
+	var addrs []string
+	for _, m := range members {
+		addrs = append(addrs, m.Addr)
+	}
+	return addrs, nil
+}
+
+// nodeReports asks each node for its status.
+func nodeReports(ctx context.Context, addrs []string, timeout time.Duration) []nodeReport {
+	reports := make([]nodeReport, len(addrs))
+	for i, addr := range addrs {
+		reports[i].Addr = addr
+		st, err := nodeStatus(ctx, addr, timeout)
+		if err != nil {
+			reports[i].Error = err.Error()
+			continue
+		}
+		reports[i].Status = &st
+	}
+	return reports
+}
+
+func nodeStatus(ctx context.Context, addr string, timeout time.Duration) (st node.Status, err error) {
+	cl, err := client.Open(ctx, client.Config{Nodes: []string{addr}, Timeout: timeout})
+	if err != nil {
+		return st, err
+	}
+	defer cl.Close()
+	n, err := cl.Node(addr)
+	if err != nil {
+		return st, err
+	}
+	text, err := n.Status(ctx)
+	if err != nil {
+		return st, err
+	}
+	return st, json.Unmarshal(text, &st)
+}
+
+type explainCmd struct {
+	connection
+	What string `arg:"" help:"Key of a block (32 hexadecimal digits), a name, or a JSON file with a route request (@FILE)."`
+}
+
+func (c *explainCmd) Run(a *app) error {
+	if file, ok := strings.CutPrefix(c.What, "@"); ok {
+		return (&routeCmd{connection: c.connection, Request: file, Explain: true}).Run(a)
+	}
+	cl, err := c.open(a.ctx)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	n, err := cl.Node(c.Nodes[0])
+	if err != nil {
+		return err
+	}
+	text, err := n.Explain(a.ctx, c.What)
+	if err != nil {
+		return err
+	}
+	var b node.BlockStatus
+	if err := json.Unmarshal(text, &b); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(b)
+	}
+	return printBlock(a, b)
+}
+
+// printBlock says where a block is in words.
+func printBlock(a *app, b node.BlockStatus) error {
+	var out strings.Builder
+	fmt.Fprintf(&out, "block %s", b.Key)
+	if b.Key.Named() {
+		out.WriteString(" (a version of a named block)\n")
+	} else {
+		fmt.Fprintf(&out, " (position %d of its sequence)\n", b.Key.Position())
+	}
+	if b.Name != nil {
+		fmt.Fprintf(&out, "  name       %s in namespace %s, written by %s, entry %d of the log\n", b.Name.Name, b.Name.Namespace, b.Name.Writer, b.Name.Sequence)
+		if b.Name.Expires != 0 {
+			fmt.Fprintf(&out, "  ends       %s\n", time.UnixMilli(b.Name.Expires).Format(time.RFC3339))
+		}
+	}
+	if b.Parent != nil {
+		fmt.Fprintf(&out, "  follows    %s\n", b.Parent)
+	}
+	if len(b.Here) > 0 {
+		durable := "not yet durable"
+		if b.Durable {
+			durable = "durable"
+		}
+		fmt.Fprintf(&out, "  size       %s, checksum %016x\n  on %-8s %v, %s\n", bytesText(int64(b.Length)), b.Sum, b.Node, b.Here, durable)
+	} else {
+		fmt.Fprintf(&out, "  on %-8s nowhere\n", b.Node)
+	}
+	for _, p := range b.Peers {
+		fmt.Fprintf(&out, "  on %-8s %v, at %s\n", p.Node, p.Tiers, p.Addr)
+	}
+	if len(b.Here) == 0 && len(b.Peers) == 0 {
+		return fmt.Errorf("%w: %s: no node holds it", client.ErrNotFound, b.Key)
+	}
+	_, err := fmt.Fprint(a.out, out.String())
+	return err
+}
+
+type routeCmd struct {
+	connection
+	Request string   `arg:"" optional:"" help:"File with the request as JSON (docs/protocol.md), - for standard input." type:"path"`
+	Keys    []string `help:"Keys of the prompt's blocks, in place of a file." placeholder:"KEY"`
+	Tokens  int      `help:"Length of the prompt in tokens, with --keys."`
+	Explain bool     `help:"Say why."`
+}
+
+func (c *routeCmd) Run(a *app) error {
+	request, err := c.request()
+	if err != nil {
+		return err
+	}
+	cl, err := c.open(a.ctx)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	answer, err := cl.RouteJSON(a.ctx, request)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(answer)
+	}
+	var r cluster.RouteAnswer
+	if err := json.Unmarshal(answer, &r); err != nil {
+		return err
+	}
+	if r.Explanation != "" {
+		_, err = fmt.Fprintln(a.out, strings.TrimRight(r.Explanation, "\n"))
+		return err
+	}
+	_, err = fmt.Fprintf(a.out, "%s\t%s\n", r.Node, r.Addr)
+	return err
+}
+
+// request is the JSON to send. Asking from the command line is a dry run: it must
+// not weigh on a node.
+func (c *routeCmd) request() ([]byte, error) {
+	q := map[string]any{}
+	switch {
+	case c.Request != "" && len(c.Keys) > 0:
+		return nil, usage("give a file or --keys, not both")
+	case c.Request != "":
+		text, err := readFileOrStdin(c.Request)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		if err := json.Unmarshal(text, &q); err != nil {
+			return nil, usage("%s: %w", c.Request, err)
+		}
+	case len(c.Keys) > 0:
+		for _, k := range c.Keys {
+			if _, err := block.ParseKey(k); err != nil {
+				return nil, usage("--keys: %w", err)
+			}
+		}
+		q["keys"], q["tokens"] = c.Keys, c.Tokens
+	default:
+		return nil, usage("give a file with the request, or --keys")
+	}
+	q["dry_run"], q["explain"] = true, c.Explain
+	text, err := json.Marshal(q)
+	return text, errors.Join(err)
+}
