@@ -157,4 +157,66 @@
 //	S1  drain forgets intents before they are done,  intents stay until Done; one for each block and
 //	    without version, with duplicates; advance    target, with the newest version; Advance gives
 //	    returns the old epoch and waits for nothing  the new epoch, and ErrPending until all is done
+//
+// # Mirrors
+//
+// A [Mirror] is one buffer that lives in host and in device memory, and [Mirrors]
+// many of them. Their state follows from versions as above, and bytes move in the
+// same way: begin → copy → commit or abort. A write is begun and committed too,
+// since it may change bytes in place.
+//
+//	            Commit(upload)           write on host
+//	+-----------+ -----------> +--------+ -----------> +--------------+
+//	| host only |              |        | Commit(sync) |  host dirty  |
+//	+-----------+ <----------- |        | <----------- +--------------+
+//	             Drop(device)  | synced |
+//	            Drop(host)     |        | write on device
+//	+-----------+ <----------- |        | -----------> +--------------+
+//	|device only|              |        | Commit(sync) | device dirty |
+//	+-----------+ -----------> +--------+ <----------- +--------------+
+//	            Commit(download)
+//
+// Drop of the older copy leads from dirty to only; so does Keep of the older copy,
+// which gives up the newer one. A write on the empty side leads from only to dirty.
+// A mirror is gone once its newest version is lost.
+//
+//	M1  A side is current if and only if its version is the newest; no other is read.
+//	M2  The version grows by one with every CommitWrite, and with every Keep that
+//	    chooses the older copy, and never else. What fails changes nothing.
+//	M3  Only NewMirror, CommitWrite, Commit and Keep make a side current.
+//	M4  The only copy of the newest version leaves only through Discard, DeviceLost,
+//	    a torn write or Keep, and each says so.
+//	M5  What was declared lost never returns.
+//	M6  At most one copy or write is in flight. Nobody reads a side being written.
+//	M7  A side has the length and the checksum of the version that it holds.
+//
+// The caller applies transitions under one lock and moves bytes outside of it;
+// copies to a new buffer, publishes that after Commit and frees the old one then;
+// fills all bytes when a write is [MirrorWrite.Whole]; lets readers of a side end
+// before a write in place begins there; ends every copy and write; and counts and
+// reports every loss.
+//
+// The reference has a host–device machine as well. TestMirrorDeviations runs each
+// row, TestMirrorEveryStateAndOperation every state with every operation.
+//
+//	    the reference                                here, and why
+//	E1  upload, device write, host write, sync: the  ErrMirrorConflict for the second write; both
+//	    device write is lost; and the reverse        copies stay until Sync, or Keep, which reports
+//	E2  upload over a device write: lost             ErrMirrorConflict
+//	E3  download over a host write: lost             ErrMirrorConflict
+//	E4  a first upload that fails leaves a handle    the device holds nothing before Commit
+//	    to memory that nobody filled
+//	E5  release whose download fails drops the       Drop refuses (ErrMirrorDirty) until the download
+//	    handle, and the write with it                is committed
+//	E6  host grows: sync fails for ever              length lives with the version; a copy goes to a
+//	E7  host shrinks: the old tail comes back        new buffer of that length
+//	E8  the version grows with a look at the host    only CommitWrite and Keep make a version
+//	    bytes and with a download
+//	E9  a device write that is not marked, or marked a write is BeginWrite and CommitWrite, on a side
+//	    without a handle, is lost                    that holds nothing too
+//	E10 host bytes are read while stale; device-only ErrStale; Drop(HostSide) makes DeviceOnly
+//	    is never reached
+//	E11 sync_all stops at the first error, in any    SyncAll goes through all, in order, and joins
+//	    order; remove drops a write and its memory;  errors; Remove refuses the dirty; ids start at 1
+//	    ids start at 0 or 1
 package coherency
