@@ -19,6 +19,7 @@ const allowed = `
 block:
 sequence:          block
 coherency:         block
+coherency/ledger:  block
 router:            block sequence
 tier:              block
 tier/tiertest:     block tier
