@@ -72,7 +72,7 @@ type ServerConfig struct {
 	ReadTimeout time.Duration
 
 	// IdleTimeout closes a connection that has sent nothing between commands for
-	// so long. Zero, the default, never does.
+	// so long, unless it has a Pusher. Zero, the default, never does.
 	IdleTimeout time.Duration
 
 	// WriteTimeout is the time for replies to be accepted by the peer, and one
@@ -87,6 +87,11 @@ type ServerConfig struct {
 	// FlushBytes: replies are written when this many bytes are queued, even if
 	// more commands have arrived. Default 1 MiB.
 	FlushBytes int
+
+	// MaxPushBytes bounds, in bytes, the messages of a Pusher that wait for their
+	// connection. A subscriber that falls further behind is disconnected. It is
+	// apart from MaxInFlightBytes. Default 8 MiB.
+	MaxPushBytes int
 
 	// ReadBuffer is the size of a connection's input buffer. Default 16 KiB.
 	ReadBuffer int
@@ -114,6 +119,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	setDefault(&c.WriteTimeout, 30*time.Second)
 	setDefault(&c.Linger, time.Second)
 	setDefault(&c.FlushBytes, 1<<20)
+	setDefault(&c.MaxPushBytes, 8<<20)
 	setDefault(&c.ReadBuffer, 16<<10)
 	setDefault(&c.SocketBuffer, 1<<20)
 	if c.Logger == nil {
@@ -150,6 +156,7 @@ func (c ServerConfig) Validate() error {
 	atLeast("WriteTimeout", int64(c.WriteTimeout), 1)
 	atLeast("Linger", int64(c.Linger), 1)
 	atLeast("FlushBytes", int64(c.FlushBytes), 1)
+	atLeast("MaxPushBytes", int64(c.MaxPushBytes), 1)
 	atLeast("ReadBuffer", int64(c.ReadBuffer), 64)
 	if len(errs) > 0 {
 		return fmt.Errorf("resp: server configuration: %w", errors.Join(errs...))

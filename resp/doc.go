@@ -21,6 +21,13 @@
 // when the kernel has it. Replies are written when the next command would have
 // to be waited for, or when ServerConfig.FlushBytes are queued.
 //
+// # Messages that nobody asked for
+//
+// A connection's [Pusher] lets others send it push messages, between replies and
+// while it waits for a command. What may wait there is bounded by
+// [ServerConfig.MaxPushBytes]; a publisher is never held up, a subscriber that
+// does not keep up is disconnected. A connection without a Pusher pays nothing.
+//
 // # Client
 //
 // A [Conn] sends a chain of commands with one writev and reads the replies in

@@ -32,8 +32,9 @@ type Handler interface {
 	// is sent behind "ERR ".
 	Payload(args [][]byte, arg, n int) ([]byte, error)
 
-	// Do executes a command and writes exactly one reply to w. ctx ends when the
-	// server closes the connection.
+	// Do executes a command and writes exactly one reply to w, or where the
+	// protocol has it so, as for SUBSCRIBE, one push message for each argument.
+	// ctx ends when the server closes the connection.
 	Do(ctx context.Context, w *Writer, cmd *Command)
 
 	// Dropped is called instead of Do, once, when Payload has been called for a

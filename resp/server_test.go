@@ -348,6 +348,7 @@ func TestReleaseAfterWriteError(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.await(t, "closed")
+	waitStats(t, s, func(st Stats) bool { return st.Open == 0 })
 	releaseMu.Lock()
 	defer releaseMu.Unlock()
 	if m.pinned == 0 || m.pinned != m.released {
@@ -496,8 +497,8 @@ func TestShutdownImpatient(t *testing.T) {
 }
 
 func TestServerConfigValidate(t *testing.T) {
-	err := ServerConfig{PayloadThreshold: -1, MaxDiscard: 1, ReadBuffer: 1, MaxInFlightBytes: 1}.Validate()
-	for _, want := range []string{"NewHandler", "PayloadThreshold", "MaxDiscard", "ReadBuffer", "MaxInFlightBytes"} {
+	err := ServerConfig{PayloadThreshold: -1, MaxDiscard: 1, ReadBuffer: 1, MaxInFlightBytes: 1, MaxPushBytes: -1}.Validate()
+	for _, want := range []string{"NewHandler", "PayloadThreshold", "MaxDiscard", "ReadBuffer", "MaxInFlightBytes", "MaxPushBytes"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}

@@ -42,7 +42,7 @@ func newServerConn(ctx context.Context, cancel context.CancelFunc, s *Server, nc
 	c := &serverConn{srv: s, nc: nc, id: id, cancel: cancel}
 	c.reader = newCommandReader(newInput(c, s.cfg.ReadBuffer), &s.cfg, c)
 	c.w = Writer{
-		conn: nc, done: ctx.Done(), timeout: s.cfg.WriteTimeout, limit: int64(s.cfg.FlushBytes),
+		owner: c, conn: nc, done: ctx.Done(), timeout: s.cfg.WriteTimeout, limit: int64(s.cfg.FlushBytes),
 		budget: &s.budget, stats: &s.stats,
 	}
 	return c
@@ -66,12 +66,15 @@ func (c *serverConn) run(ctx context.Context) {
 	defer func() {
 		stop()
 		c.kill()
+		if c.w.push != nil {
+			c.w.push.stop()
+		}
 		c.guard("Release", c.w.drop)
 		if c.handler != nil {
 			c.guard("Close", c.handler.Close)
 		}
-		c.srv.removeConn(c)
 		c.ended(err)
+		c.srv.removeConn(c) // last: whoever sees it gone finds it counted
 	}()
 	if !c.guard("NewHandler", func() {
 		c.handler = c.srv.cfg.NewHandler(ConnInfo{ID: c.id, Conn: c.nc})
@@ -120,6 +123,9 @@ func (c *serverConn) serve(ctx context.Context) error {
 			continue
 		}
 		c.reader.asked = false
+		if c.w.push != nil {
+			c.w.takePushed()
+		}
 		c.handler.Do(ctx, &c.w, &c.reader.cmd)
 		c.srv.stats.commands.Add(1)
 		c.giveBack()
@@ -204,6 +210,9 @@ func (c *serverConn) admit(n int64) error {
 // Read reads from the network for the command reader: replies are sent before
 // it may have to wait, and the timeouts hold.
 func (c *serverConn) Read(p []byte) (int, error) {
+	if c.w.push != nil {
+		c.w.takePushed()
+	}
 	if !c.w.queue.empty() {
 		if err := c.w.Flush(); err != nil {
 			return 0, err
@@ -217,8 +226,11 @@ func (c *serverConn) Read(p []byte) (int, error) {
 		if c.waiting && c.srv.closing.Load() { // looked at after arming, see wake
 			return 0, errClosing
 		}
-		n, err := c.nc.Read(p)
+		n, err := c.receive(p)
 		c.srv.stats.bytesIn.Add(uint64(n))
+		if c.w.err != nil { // of the flusher; it is why the connection is closed
+			return 0, c.w.err
+		}
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
@@ -233,13 +245,21 @@ func (c *serverConn) Read(p []byte) (int, error) {
 	}
 }
 
+// receive is Read of the connection, during which messages may be pushed.
+func (c *serverConn) receive(p []byte) (int, error) {
+	if c.w.push == nil {
+		return c.nc.Read(p)
+	}
+	return c.w.push.read(c.nc, p)
+}
+
 // arm returns until when the present read may wait, zero for ever, and sets a
 // deadline unless the one that is set is close enough before it.
 func (c *serverConn) arm() time.Time {
 	limit := c.srv.cfg.ReadTimeout
 	if c.waiting {
 		limit = c.srv.cfg.IdleTimeout
-		if limit == 0 {
+		if limit == 0 || c.w.push != nil {
 			return time.Time{}
 		}
 	} else {

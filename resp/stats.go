@@ -17,6 +17,10 @@ type Stats struct {
 	ProtocolErrors uint64 // connections ended for violating the protocol or a limit
 	Timeouts       uint64 // connections ended by ReadTimeout, IdleTimeout or WriteTimeout
 	Panics         uint64 // of handlers
+	Pushes         uint64 // messages that a Pusher took
+
+	// SlowSubscribers counts connections ended by MaxPushBytes.
+	SlowSubscribers uint64
 }
 
 // counters are the parts of Stats that connections count.
@@ -24,6 +28,7 @@ type counters struct {
 	connections, rejected, commands, dropped atomic.Uint64
 	bytesIn, bytesOut                        atomic.Uint64
 	errors, protocolErrors, timeouts, panics atomic.Uint64
+	pushes, slowSubscribers                  atomic.Uint64
 }
 
 // Stats returns the counters.
@@ -48,5 +53,8 @@ func (s *Server) Stats() Stats {
 		ProtocolErrors: c.protocolErrors.Load(),
 		Timeouts:       c.timeouts.Load(),
 		Panics:         c.panics.Load(),
+		Pushes:         c.pushes.Load(),
+
+		SlowSubscribers: c.slowSubscribers.Load(),
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // Writer queues the replies of one connection. Handler.Do uses it, and only
-// during the call. Small replies are copied, so their slices are the caller's
+// during the call; messages from outside a command go through a Pusher. Small replies are copied, so their slices are the caller's
 // again at once.
 //
 // Types that only RESP3 has degrade to RESP2 while the connection speaks it: a
@@ -19,6 +19,7 @@ import (
 // Errors of the connection are kept: after one, what is queued is dropped and
 // released, and the connection ends when Do returns.
 type Writer struct {
+	owner   *serverConn
 	conn    net.Conn
 	done    <-chan struct{} // the connection's end
 	timeout time.Duration
@@ -32,6 +33,9 @@ type Writer struct {
 	resp3   bool
 	closing bool
 	err     error
+
+	push   *Pusher // nil until a handler asks for it
+	pushed int     // bytes of the queue that came from push
 }
 
 // RESP3 tells whether the connection has switched to RESP3.
@@ -39,7 +43,12 @@ func (w *Writer) RESP3() bool { return w.resp3 }
 
 // SetRESP3 switches the protocol of the replies from here on; HELLO does this
 // before it replies.
-func (w *Writer) SetRESP3(on bool) { w.resp3 = on }
+func (w *Writer) SetRESP3(on bool) {
+	w.resp3 = on
+	if w.push != nil {
+		w.push.switchTo(on)
+	}
+}
 
 // Status replies with a simple string, such as OK.
 func (w *Writer) Status(s string) { w.line(typeStatus, s) }
@@ -230,6 +239,10 @@ func (w *Writer) drop() {
 	w.queue.reset()
 	w.budget.give(w.held)
 	w.held = 0
+	if w.pushed > 0 {
+		w.push.sent(w.pushed)
+		w.pushed = 0
+	}
 }
 
 func (w *Writer) aggregate3(kind byte, n int) {
