@@ -1,0 +1,207 @@
+package protocol
+
+import (
+	"maps"
+	"slices"
+
+	"cairn/block"
+	"cairn/coherency/ledger"
+)
+
+// homes are the k live members that keep the block durably, by rendezvous hashing
+// (Thaler and Ravishankar 1998): each member has a weight for the block, the
+// heaviest are its homes, and when one goes only its own blocks move. Members
+// without a disk are taken only when no other is there.
+func (m *Machine) homes(key block.Key, k int) (homes ledger.Homes, names []string) {
+	homes = m.rendezvous(key, min(k, ledger.MostHomes), nil)
+	for _, n := range homes {
+		if n != 0 {
+			names = append(names, m.led.Member(n).ID)
+		}
+	}
+	return homes, names
+}
+
+func (m *Machine) rendezvous(key block.Key, k int, without func(number uint16) bool) (homes ledger.Homes) {
+	durable := slices.ContainsFunc(m.led.Members(), func(mem ledger.Member) bool { return mem.Live && mem.Durable })
+	var weights [ledger.MostHomes]uint64
+	for _, mem := range m.led.Members() {
+		if !mem.Live || durable && !mem.Durable || without != nil && without(mem.Number) {
+			continue
+		}
+		w := mix(key.Hash64() ^ mix(uint64(mem.Number)))
+		for i := range k {
+			if homes[i] != 0 && weights[i] >= w {
+				continue
+			}
+			copy(homes[i+1:k], homes[i:])
+			copy(weights[i+1:k], weights[i:])
+			homes[i], weights[i] = mem.Number, w
+			break
+		}
+	}
+	return homes
+}
+
+// mix is the finalizer of SplitMix64 (Steele, Lea and Flood 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// stagedObject lies at this home, and no record that names it was decided yet.
+type stagedObject struct {
+	object      block.Key
+	author      string
+	incarnation uint64
+	token       ledger.Version
+	version     ledger.Version
+}
+
+// arrived keeps an object until no record that names it can become effective any
+// more.
+func (m *Machine) arrived(e Arrived) {
+	if e.Value.Object.IsZero() {
+		return
+	}
+	p, _ := m.led.Lookup(e.Key)
+	if p.Value.Object == e.Value.Object {
+		return
+	}
+	s := stagedObject{e.Value.Object, e.Author, e.Incarnation, e.Token, e.Version}
+	if m.hopeless(s, p) {
+		m.do(Collect{Object: s.object})
+		return
+	}
+	// A newer write of the same ownership takes the place of an older one.
+	m.keep(e.Key, func(old stagedObject) bool {
+		return old.object != s.object && (s.token == 0 || old.token != s.token || old.version >= s.version)
+	}, s.object)
+	m.staged[e.Key] = append(m.staged[e.Key], s)
+}
+
+// hopeless tells whether no record can name a staged object effectively: its author's
+// incarnation has ended, and it is no write of the present ownership, which the
+// next incarnation may offer, or a Revoke find.
+func (m *Machine) hopeless(s stagedObject, p ledger.Pointer) bool {
+	if s.token != 0 {
+		return s.token < p.Token || p.Token == 0 && s.token < ledger.Version(p.Changed)
+	}
+	author, ok := m.led.Find(s.author)
+	return ok && (author.Incarnation > s.incarnation || author.Incarnation == s.incarnation && !author.Live)
+}
+
+// keep collects the staged objects of a block that f does not keep, except the
+// block's present one and the one named.
+func (m *Machine) keep(key block.Key, f func(stagedObject) bool, except block.Key) {
+	list, ok := m.staged[key]
+	if !ok {
+		return
+	}
+	p, _ := m.led.Lookup(key)
+	kept := list[:0:0]
+	for _, s := range list {
+		switch {
+		case s.object == p.Value.Object:
+		case f(s):
+			kept = append(kept, s)
+		case s.object != except:
+			m.do(Collect{Object: s.object})
+		}
+	}
+	if len(kept) == 0 {
+		delete(m.staged, key)
+		return
+	}
+	m.staged[key] = kept
+}
+
+// settleStaged lets go of what an effective record has decided.
+func (m *Machine) settleStaged(r *ledger.Record, out *ledger.Outcome) {
+	m.keep(r.Key, func(s stagedObject) bool {
+		switch {
+		case s.object == r.Value.Object: // decided, but a Clear came before
+			return false
+		case s.token == 0:
+			return true
+		case s.token == out.After.Token:
+			return r.Kind != ledger.Flush || s.version > r.Version
+		}
+		return s.token > ledger.Version(out.Place)
+	}, block.Key{})
+}
+
+// refused lets go of an object whose record is decided, and not effective.
+func (m *Machine) refused(r *ledger.Record) {
+	switch r.Kind {
+	case ledger.Commit, ledger.Flush, ledger.Rehome:
+		if !r.Value.Object.IsZero() {
+			m.keep(r.Key, func(s stagedObject) bool { return s.object != r.Value.Object }, block.Key{})
+		}
+	}
+}
+
+// bereaved lets go of what ended incarnations had staged, and goes on with what has
+// waited for dead owners.
+func (m *Machine) bereaved() {
+	for _, key := range slices.SortedFunc(maps.Keys(m.staged), block.Key.Compare) {
+		p, _ := m.led.Lookup(key)
+		m.keep(key, func(s stagedObject) bool { return !m.hopeless(s, p) }, block.Key{})
+	}
+	for _, b := range m.sorted() {
+		if len(b.waiting) > 0 {
+			b.nextAsk = 0
+			m.advance(b)
+		}
+	}
+}
+
+// check looks after a block that a dead node has left behind.
+func (m *Machine) check(key block.Key) {
+	p, ok := m.led.Lookup(key)
+	if !ok || m.phase != serving {
+		return
+	}
+	if p.Owned() {
+		if b := m.blocks[key]; !m.led.Acting(p) && (b == nil || b.token != p.Token) {
+			m.dislodge(m.block(key, p.Namespace, p.Name), p)
+		}
+		return
+	}
+	if p.Value.Object.IsZero() {
+		return
+	}
+	var homes ledger.Homes
+	live := 0
+	for _, n := range p.Value.Homes {
+		if n != 0 && m.led.Member(n).Live {
+			homes[live] = n
+			live++
+		}
+	}
+	want := p.Value.Homes.Count()
+	if live == want || live == 0 || homes[0] != m.number {
+		return
+	}
+	more := m.rendezvous(key, want-live, homes.Has)
+	var to []string
+	for _, n := range more {
+		if n != 0 {
+			to = append(to, m.led.Member(n).ID)
+			homes[live] = n
+			live++
+		}
+	}
+	if len(to) > 0 {
+		m.do(Replicate{Key: key, Version: p.Version, Value: p.Value, To: to, Homes: homes})
+	}
+}
+
+func (m *Machine) replicated(e Replicated) {
+	p, _ := m.led.Lookup(e.Key)
+	v := p.Value
+	v.Homes = e.Homes
+	m.enqueue(ledger.Record{Kind: ledger.Rehome, Key: e.Key, Version: e.Version, Value: v}, 0)
+}

@@ -1,0 +1,379 @@
+package protocol
+
+import (
+	"cairn/block"
+	"cairn/coherency"
+	"cairn/coherency/ledger"
+	"cairn/internal/mutant"
+)
+
+// acquire asks the log for the ownership of a block.
+func (m *Machine) acquire(b *local, s Space) {
+	if b.asking {
+		return
+	}
+	b.asking, b.space = true, s
+	rec := ledger.Record{Kind: ledger.Own, Key: b.key, Namespace: b.namespace, Name: b.name, Lease: s.Lease, Copies: uint8(s.Copies)}
+	if s.Lease {
+		rec.Flags = ledger.Settle
+	}
+	m.enqueue(rec, 0)
+}
+
+// ownDecided: the place of the record is the fencing token.
+func (m *Machine) ownDecided(b *local, incarnation uint64, out *ledger.Outcome) {
+	b.asking = false
+	if out.Verdict != ledger.Effective {
+		return // whoever waits finds the owner
+	}
+	p := out.After
+	*b = local{key: b.key, namespace: b.namespace, name: b.name, space: b.space, waiting: b.waiting,
+		token: p.Token, owner: incarnation, since: out.Place.Sequence(), from: p.Token,
+		version: p.Version, base: p.Version, value: p.Value, lastWrite: m.now}
+	m.idle = append(m.idle, due{b.key, m.now + m.cfg.IdleAfter})
+	if m.phase == leaving {
+		b.recalled = true
+	}
+}
+
+// tryOwn goes on with a write to a block that this node owns.
+func (m *Machine) tryOwn(o *op, b *local) {
+	switch {
+	case !m.acting(b), b.recalled, b.staging != 0, b.undecided && !mutant.Is(mutant.WriteWhileFlush):
+		m.park(o, b)
+	case b.space.Lease && b.since > m.allApplied():
+		// Someone may not know yet that there is an owner, and serve the base.
+		m.awaitSettled(o, b.since)
+	default:
+		m.writeOwn(o, b)
+	}
+}
+
+func (m *Machine) writeOwn(o *op, b *local) {
+	w := &o.write
+	if o.staged && o.born != m.incarnation { // the homes may be collecting it
+		m.reply(o, Reply{Err: ErrContended})
+		return
+	}
+	if !w.If.Holds(b.version, b.value, w.Expect, w.Now) {
+		p := m.pointer(b)
+		m.reply(o, Reply{Err: ErrCondition, Before: p, After: p})
+		return
+	}
+	v := max(b.version, b.last, b.from) + 1
+	if v-b.from > ledger.MostRecords/2 { // the numbers of this ownership are used up
+		b.recalled = true
+		m.park(o, b)
+		m.flush(b)
+		return
+	}
+	if b.space.Copies == 0 || w.Value.Object.IsZero() || w.Value.Object == b.value.Object {
+		m.wrote(o, b, v)
+		return
+	}
+	homes, names := m.homes(b.key, b.space.Copies)
+	if len(names) == 0 {
+		m.reply(o, Reply{Err: ErrNoHome})
+		return
+	}
+	b.staging, o.version, o.homes, o.staging = o.id, v, homes, true
+	value := w.Value
+	value.Homes = homes
+	m.do(Stage{Op: o.id, Key: b.key, Incarnation: m.incarnation, Token: b.token, Version: v, Value: value, Homes: names})
+	if mutant.Is(mutant.AckBeforeStaged) {
+		b.staging = 0
+		m.wrote(o, b, v)
+	}
+}
+
+// ownStaged: a replicated write is on all its homes, or not.
+func (m *Machine) ownStaged(o *op, b *local, failed bool) {
+	b.staging = 0
+	switch {
+	case b.token == 0 || !m.acting(b):
+		// Whoever takes the block may find this write, or not.
+		m.reply(o, Reply{Err: ErrUnknown})
+	case failed:
+		// Some home may have it, so that number is used.
+		b.last = max(b.last, o.version)
+		m.reply(o, Reply{Err: ErrUnknown})
+	default:
+		m.wrote(o, b, o.version)
+	}
+	if o.dead {
+		delete(m.ops, o.id)
+	}
+	if b.recalled || b.must > b.base {
+		m.flush(b)
+	}
+	m.advance(b)
+}
+
+// wrote makes the write the newest version here, and acknowledges it by its policy.
+func (m *Machine) wrote(o *op, b *local, v ledger.Version) {
+	w := &o.write
+	before := m.pointer(b)
+	drop := block.Key{}
+	if b.value.Object != w.Value.Object {
+		drop = m.unflushed(b)
+	}
+	if b.version <= b.base {
+		b.dirtySince = m.now
+		m.dirty = append(m.dirty, due{b.key, m.now + m.cfg.FlushAfter})
+	}
+	value := w.Value
+	value.Homes = o.homes
+	if value.Object == b.value.Object {
+		value.Homes = b.value.Homes
+	}
+	b.version, b.value, b.lastWrite = v, value, m.now
+	m.do(Local{Key: b.key, Version: v, Value: value, Drop: drop})
+	// A deletion is staged nowhere, so that of a replicated block is flushed.
+	flushed := w.Policy != coherency.WriteBack || b.space.Copies > 0 && value.Object.IsZero()
+	if !flushed {
+		m.reply(o, Reply{Before: before, After: m.pointer(b)})
+		return
+	}
+	o.version, o.result = v, Reply{Before: before, After: m.pointer(b)}
+	b.flushWaiters = append(b.flushWaiters, o.id)
+	m.flush(b)
+}
+
+// unflushed is the object of the newest version here if nothing but this node's
+// memory needs it.
+func (m *Machine) unflushed(b *local) block.Key {
+	switch {
+	case b.version <= b.base:
+		return block.Key{}
+	case (b.flushing != 0 || b.undecided) && b.flushValue.Object == b.value.Object:
+		return block.Key{}
+	}
+	if p, _ := m.led.Lookup(b.key); p.Value.Object == b.value.Object {
+		return block.Key{}
+	}
+	return b.value.Object
+}
+
+// flush brings the newest version home, and then into the log; of a block that is
+// recalled it ends the ownership by that.
+func (m *Machine) flush(b *local) {
+	if b.token == 0 || b.flushing != 0 || b.undecided || b.staging != 0 || m.phase != serving && m.phase != leaving {
+		return
+	}
+	b.flushed, b.flushValue = b.version, b.value
+	switch {
+	case b.version <= b.base && !b.recalled:
+		return
+	case b.version <= b.base, b.value.Object.IsZero(), b.value.Homes.Count() > 0:
+		m.flushes++
+		m.proposeFlush(b)
+		return
+	}
+	homes, names := m.homes(b.key, max(b.space.Homes, 1))
+	if len(names) == 0 {
+		m.dirty = append(m.dirty, due{b.key, m.now + m.cfg.Renew})
+		return
+	}
+	m.flushes++
+	m.inner++
+	b.flushing = internalOp | m.inner
+	b.flushValue.Homes = homes
+	m.flushOps[b.flushing] = b.key
+	m.do(Stage{Op: b.flushing, Key: b.key, Incarnation: m.incarnation, Token: b.token, Version: b.flushed, Value: b.flushValue, Homes: names})
+}
+
+func (m *Machine) flushStaged(e Staged) {
+	key, ok := m.flushOps[e.Op]
+	delete(m.flushOps, e.Op)
+	b := m.blocks[key]
+	if !ok || b == nil || b.flushing != e.Op {
+		return
+	}
+	b.flushing = 0
+	if b.undecided { // its bytes are gone
+		return
+	}
+	if e.Failed || b.token == 0 {
+		m.flushEnded(b)
+		m.dirty = append(m.dirty, due{key, m.now + m.cfg.Renew})
+		return
+	}
+	m.proposeFlush(b)
+}
+
+// proposeFlush: until the record is decided the owner neither writes nor serves.
+func (m *Machine) proposeFlush(b *local) {
+	b.undecided = true
+	rec := ledger.Record{Kind: ledger.Flush, Key: b.key, Token: b.token, Version: b.flushed, Value: b.flushValue, Lease: b.space.Lease}
+	if b.flushed <= b.base {
+		rec.Flags |= ledger.Unchanged
+	}
+	if !b.recalled || b.version > b.flushed {
+		rec.Flags |= ledger.Keep
+	}
+	if b.space.Lease {
+		rec.Flags |= ledger.Settle
+	}
+	m.enqueue(rec, 0)
+}
+
+// flushEnded frees the way for the next flush.
+func (m *Machine) flushEnded(b *local) {
+	b.undecided, b.flushing = false, 0
+	m.flushes--
+}
+
+func (m *Machine) flushDecided(b *local, r *ledger.Record, out *ledger.Outcome) {
+	m.flushEnded(b)
+	if out.Verdict != ledger.Effective {
+		m.dispossess(b)
+		return
+	}
+	b.base = max(b.base, r.Version)
+	if b.value.Object == r.Value.Object {
+		b.value.Homes = r.Value.Homes
+	}
+	if !r.Value.Object.IsZero() {
+		m.do(Flushed{Key: b.key, Object: r.Value.Object})
+	}
+	m.met(b)
+	waiting := b.flushWaiters
+	b.flushWaiters = nil
+	for _, id := range waiting {
+		o := m.ops[id]
+		switch {
+		case o == nil:
+		case o.version > b.base:
+			b.flushWaiters = append(b.flushWaiters, id)
+		case o.write.settles():
+			m.settleThen(o, o.result)
+		default:
+			m.reply(o, o.result)
+		}
+	}
+	if out.After.Token != b.token {
+		m.freed(b)
+		m.do(LocalGone{Key: b.key})
+		return
+	}
+	if b.version > b.base {
+		b.dirtySince = m.now
+		m.dirty = append(m.dirty, due{b.key, m.now + m.cfg.FlushAfter})
+	}
+	if b.recalled || len(b.flushWaiters) > 0 || b.must > b.base {
+		m.flush(b)
+	}
+}
+
+// freed forgets an ownership.
+func (m *Machine) freed(b *local) {
+	b.token = 0
+	m.met(b)
+	*b = local{key: b.key, namespace: b.namespace, name: b.name, space: b.space, waiting: b.waiting, asking: b.asking}
+}
+
+// dispossess ends an ownership that was taken away: what was not flushed is lost, or
+// was found at its homes by whoever took it.
+func (m *Machine) dispossess(b *local) {
+	if b.flushing != 0 || b.undecided {
+		m.flushEnded(b)
+	}
+	drop := m.unflushed(b)
+	waiting := b.flushWaiters
+	m.freed(b)
+	m.do(LocalGone{Key: b.key, Drop: drop})
+	for _, id := range waiting {
+		if o := m.ops[id]; o != nil {
+			m.reply(o, Reply{Err: ErrLost})
+		}
+	}
+}
+
+// dislodge asks the owner to give a block back, or takes it from one that is dead.
+func (m *Machine) dislodge(b *local, p ledger.Pointer) {
+	if m.now < b.nextAsk {
+		return
+	}
+	b.nextAsk = m.now + m.cfg.RecallEvery
+	m.contended = append(m.contended, b.key)
+	owner := m.led.Member(p.Owner)
+	m.grow()
+	offers := owner.Live && p.Owner != m.number && m.now-m.members[p.Owner-1].died < m.cfg.RevokeAfter
+	switch {
+	case m.led.Acting(p) || offers:
+		m.enqueue(ledger.Record{Kind: ledger.Recall, Key: b.key, Token: p.Token}, 0)
+	case p.Copies > 0:
+		m.do(Inquire{Key: b.key, Token: p.Token})
+	default:
+		m.enqueue(ledger.Record{Kind: ledger.Revoke, Flags: ledger.Unchanged | ledger.Lost, Key: b.key, Token: p.Token, Lease: p.Lease}, 0)
+	}
+}
+
+// found takes a block from a dead owner, with the newest write that its homes have.
+func (m *Machine) found(e Found) {
+	p, _ := m.led.Lookup(e.Key)
+	if p.Token != e.Token || p.Token == 0 || m.led.Acting(p) {
+		return
+	}
+	rec := ledger.Record{Kind: ledger.Revoke, Key: e.Key, Token: e.Token, Version: e.Version, Value: e.Value, Lease: p.Lease}
+	if !e.Any || e.Version <= p.Version {
+		rec.Flags |= ledger.Unchanged
+	}
+	if !e.Complete {
+		rec.Flags |= ledger.Lost
+	}
+	m.enqueue(rec, 0)
+}
+
+// gone gives up a block whose unflushed bytes are lost.
+func (m *Machine) gone(e Gone) {
+	b := m.blocks[e.Key]
+	if b == nil || b.token == 0 || b.version <= b.base || b.value.Object != e.Object || b.value.Homes.Count() > 0 {
+		return
+	}
+	b.recalled = true
+	if b.flushing == 0 && !b.undecided {
+		m.flushes++
+	}
+	b.undecided = true
+	m.enqueue(ledger.Record{Kind: ledger.Revoke, Flags: ledger.Unchanged | ledger.Lost, Key: b.key, Token: b.token, Lease: b.space.Lease}, 0)
+}
+
+// tend flushes what has been dirty for long enough, gives back what is not used, and
+// asks again for what others own.
+func (m *Machine) tend() {
+	for len(m.dirty) > 0 && m.dirty[0].at <= m.now && m.flushes < m.cfg.Flushes {
+		b := m.blocks[m.dirty[0].key]
+		m.dirty = m.dirty[1:]
+		if b != nil && b.token != 0 && (b.version > b.base || b.recalled) {
+			m.flush(b)
+		}
+	}
+	for n := len(m.idle); n > 0 && m.idle[0].at <= m.now; n-- {
+		b := m.blocks[m.idle[0].key]
+		m.idle = m.idle[1:]
+		if b == nil || b.token == 0 {
+			continue
+		}
+		if m.now-b.lastWrite >= m.cfg.IdleAfter && b.version <= b.base && !b.recalled {
+			b.recalled = true
+			m.flush(b)
+		}
+		m.idle = append(m.idle, due{b.key, max(b.lastWrite+m.cfg.IdleAfter, m.now+m.cfg.Renew)})
+	}
+	asked := m.contended
+	m.contended = nil
+	for _, key := range asked {
+		b := m.blocks[key]
+		if b == nil || len(b.waiting) == 0 {
+			continue
+		}
+		if p, _ := m.led.Lookup(key); !p.Owned() || p.Owner == m.number && b.token == p.Token {
+			m.advance(b)
+		} else if m.now < b.nextAsk {
+			m.contended = append(m.contended, key)
+		} else {
+			m.dislodge(b, p)
+		}
+	}
+}
