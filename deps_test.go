@@ -19,7 +19,8 @@ const allowed = `
 block:
 sequence:          block
 coherency:         block
-coherency/ledger:  block
+coherency/ledger:  block internal/mutant
+coherency/protocol: block coherency coherency/ledger internal/mutant
 router:            block sequence
 tier:              block
 tier/tiertest:     block tier
@@ -30,10 +31,12 @@ hostcache:         block tier
 diskstore:         block tier
 resp:              block
 wire:              block resp
-node:              block coherency sequence tier resp wire
-cluster:           block coherency router node wire
+node:              block coherency coherency/ledger coherency/protocol sequence tier resp wire
+cluster:           block coherency coherency/ledger router node wire
 client:            block sequence resp wire
+internal/mutant:
 internal/natstest: cluster
+internal/sim:      block coherency coherency/ledger coherency/protocol internal/mutant
 internal/trace:    block sequence
 internal/replay:   block internal/trace
 internal/report:   internal/replay

@@ -1,6 +1,9 @@
 package ledger
 
-import "cairn/block"
+import (
+	"cairn/block"
+	"cairn/internal/mutant"
+)
 
 // aboutBlock tells whether a record is about one block.
 func (k Kind) aboutBlock() bool { return k >= Commit && k <= Rehome }
@@ -30,6 +33,9 @@ func (l *Ledger) seen(p Pointer) Pointer {
 		if c := l.Cleared(p.Namespace); Version(c) > p.Version {
 			return clearedAt(p, c)
 		}
+	}
+	if mutant.Is(mutant.ImplicitRevoke) && p.Owned() && !l.acting(p) {
+		l.free(&p)
 	}
 	return p
 }
@@ -64,7 +70,7 @@ func (l *Ledger) applyBlock(author uint16, r *Record, o *Outcome) {
 	mem := l.Member(author)
 	switch r.Kind {
 	case Commit:
-		if p.Owned() || !r.If.Holds(p.Version, p.Value, r.Expect, r.Now) {
+		if p.Owned() || !r.If.Holds(p.Version, p.Value, r.Expect, r.Now) && !mutant.Is(mutant.IgnoreVersion) {
 			return
 		}
 		p.Version, p.Value, p.Lease = Version(o.Place), r.Value, r.Lease
@@ -77,6 +83,10 @@ func (l *Ledger) applyBlock(author uint16, r *Record, o *Outcome) {
 		mem.Owned++
 	case Flush:
 		if !p.Owned() || p.Token != r.Token || p.Owner != author {
+			if mutant.Is(mutant.ZombieFlush) && r.Version != p.Version && !p.Owned() {
+				p.Version, p.Value = Version(o.Place), r.Value
+				break
+			}
 			return
 		}
 		if !r.Flags.Has(Unchanged) && r.Version > p.Version {

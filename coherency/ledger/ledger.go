@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+
+	"cairn/internal/mutant"
 )
 
 // Member is what the log says about one node, past or present.
@@ -132,7 +134,7 @@ func (l *Ledger) hear(sequence uint64, m *Message, a *Applied) uint16 {
 	if mem == nil || m.Incarnation > mem.Incarnation {
 		return 0
 	}
-	if m.Incarnation < mem.Incarnation || m.Number <= mem.Last {
+	if m.Incarnation < mem.Incarnation || m.Number <= mem.Last && !mutant.Is(mutant.TakeStale) {
 		a.Stale = true
 		return 0
 	}
@@ -186,7 +188,8 @@ func (l *Ledger) apply(author uint16, r *Record, o *Outcome) {
 		l.die(mem)
 	case Expire:
 		other := l.find(r.Member)
-		effective = other != nil && other.Live && other.Incarnation == r.Incarnation && other.Sequence <= r.Sequence
+		effective = other != nil && other.Live && other.Incarnation == r.Incarnation &&
+			(other.Sequence <= r.Sequence || mutant.Is(mutant.ExpireAnyway))
 		if effective {
 			l.die(other)
 		}
