@@ -95,13 +95,14 @@ func (m *Machine) decided(msg *ledger.Message, r *ledger.Record, out *ledger.Out
 		}
 		m.bereaved()
 	case ledger.Expire:
-		m.ended()
+		m.ended(r.Member)
 		m.bereaved()
 	case ledger.Leave:
-		m.ended()
+		m.ended(msg.Node)
 		m.bereaved()
 		if msg.Node == m.cfg.Node && msg.Incarnation == m.incarnation {
 			m.phase = left
+			m.fail()
 			m.do(Left{})
 		}
 	case ledger.Barrier:
@@ -219,14 +220,12 @@ func (m *Machine) barrierRefused() {
 // barrierOpened begins this node's part: all that it has acknowledged goes home.
 func (m *Machine) barrierOpened() {
 	m.acking = true
-	for _, b := range m.sorted() {
-		if b.token != 0 && b.version > b.base && b.must <= b.base {
-			b.must = b.version
+	for _, b := range m.sorted(func(b *local) bool { return b.token != 0 && b.version > b.base }) {
+		if b.must == 0 {
 			m.musts++
-			m.flush(b)
-		} else if b.must > b.base {
-			b.must = b.version
 		}
+		b.must = b.version
+		m.flush(b)
 	}
 	m.tryAck()
 	m.tryBarrier()
@@ -242,7 +241,7 @@ func (m *Machine) met(b *local) {
 }
 
 func (m *Machine) tryAck() {
-	if !m.acking || m.phase != serving && m.phase != leaving || m.led.Barrier() == 0 {
+	if !m.acking || m.phase != serving || m.led.Barrier() == 0 {
 		return
 	}
 	if m.musts > 0 && !mutant.Is(mutant.AckBarrierEarly) {
@@ -268,7 +267,7 @@ func (m *Machine) wantsBarrier() bool {
 func (m *Machine) passed() {
 	m.acking = false
 	m.asked = slices.DeleteFunc(m.asked, func(t attempt) bool { return t.what == "advance" })
-	for _, b := range m.sorted() {
+	for _, b := range m.sorted(func(b *local) bool { return b.must != 0 }) {
 		b.must = 0
 	}
 	m.musts = 0

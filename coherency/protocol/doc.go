@@ -16,12 +16,12 @@
 //	starting   reads the log up to its end; operations wait
 //	joining    its Join is on its way; a node that has lapsed is here again, with the
 //	           next incarnation
-//	serving    a member with a lease
-//	leaving    gives back what it owns, then leaves
+//	serving    a member with a lease; one that is to leave gives back what it owns, and
+//	           takes no ownership, until it can
 //	left       serves nothing any more
 //	stopped    the log cannot be trusted; operations fail
 //
-//	starting --CaughtUp--> joining --own Join--> serving --Leave--> leaving --> left
+//	starting --CaughtUp--> joining --own Join--> serving --own Leave--> left
 //	                          ^                     |
 //	                          +------ lapse --------+        any --Stop--> stopped
 //

@@ -23,8 +23,6 @@ var (
 	ErrUnknown = errors.New("outcome unknown")
 	// ErrStage: a home could not store the bytes durably. Nothing was changed.
 	ErrStage = errors.New("home refused the bytes")
-	// ErrLost: the write was acknowledged to nobody, and is declared lost.
-	ErrLost = errors.New("write lost with its ownership")
 	// ErrNoHome: no live member can keep the block durably.
 	ErrNoHome = errors.New("no node can be home")
 )

@@ -150,9 +150,11 @@ func (m *Machine) bereaved() {
 		p, _ := m.led.Lookup(key)
 		m.keep(key, func(s stagedObject) bool { return !m.hopeless(s, p) }, block.Key{})
 	}
-	for _, b := range m.sorted() {
-		if len(b.waiting) > 0 {
-			b.nextAsk = 0
+	asked := m.contended
+	m.contended = nil
+	for _, key := range asked {
+		if b := m.blocks[key]; b != nil {
+			b.contended, b.nextAsk = false, 0
 			m.advance(b)
 		}
 	}

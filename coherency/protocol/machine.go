@@ -109,7 +109,6 @@ const (
 	starting phase = iota // reads the log up to its end
 	joining               // its Join is on its way, for the first time or after a lapse
 	serving               // a member, with a lease
-	leaving               // gives back what it owns
 	left                  // no member any more
 	stopped               // the log cannot be trusted
 )
@@ -120,14 +119,16 @@ type Machine struct {
 	led         *ledger.Ledger
 	now         time.Duration // of the event that is being handled
 	phase       phase
+	away        bool // it is to give back what it owns, and to leave
 	incarnation uint64
 	number      uint16 // as a member; 0 before the first Join
 
 	// leased is until when this node may act as a member, confirmed when it sent the
 	// last message that came back.
 	leased, confirmed time.Duration
-	members           []watched // by number-1
-	asked             attempts  // records that are repeated until they are no longer needed
+	members           []watched     // by number-1
+	orphans           time.Duration // since when there are blocks that dead incarnations own
+	asked             attempts      // records that are repeated until they are no longer needed
 
 	out      []entry  // records that wait for a message
 	readers  []Op     // reads that wait for a fence
@@ -166,8 +167,9 @@ type watched struct {
 
 // due says when a block is to be looked at.
 type due struct {
-	key block.Key
-	at  time.Duration
+	key   block.Key
+	token ledger.Version // of the ownership that it is about
+	at    time.Duration
 }
 
 // New makes the machine of a node that has applied the log as far as led says. now is
@@ -239,7 +241,7 @@ func (m *Machine) Ledger() *ledger.Ledger { return m.led }
 
 // Serving tells whether the node is a member with a lease at the time now.
 func (m *Machine) Serving(now time.Duration) bool {
-	return (m.phase == serving || m.phase == leaving) && now < m.leased
+	return m.phase == serving && now < m.leased
 }
 
 // Incarnation is the present one.

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"cairn/block"
 	"cairn/coherency/ledger"
 	"cairn/internal/mutant"
 )
@@ -36,11 +35,8 @@ func (m *Machine) join() {
 // lapse ends the incarnation when its lease has run out. What it owns and has not
 // flushed is kept: the next incarnation offers it.
 func (m *Machine) lapse() {
-	if m.phase != serving && m.phase != leaving || m.now < m.leased || mutant.Is(mutant.WriteAfterLapse) {
+	if m.phase != serving || m.now < m.leased || mutant.Is(mutant.WriteAfterLapse) {
 		return
-	}
-	if m.phase == leaving {
-		return // nothing is served any more; its flushes may still count
 	}
 	m.phase = joining
 	m.incarnation++
@@ -68,7 +64,7 @@ func (m *Machine) joined(own flight) {
 	for _, e := range waiting {
 		m.void(e, true)
 	}
-	for _, b := range m.sorted() {
+	for _, b := range m.sorted(func(*local) bool { return true }) {
 		m.regain(b)
 	}
 	if m.led.Barrier() != 0 {
@@ -102,13 +98,15 @@ func (m *Machine) regain(b *local) {
 	m.flush(b)
 }
 
-// sorted are the blocks with local state, in a fixed order.
-func (m *Machine) sorted() []*local {
-	keys := slices.SortedFunc(maps.Keys(m.blocks), block.Key.Compare)
-	list := make([]*local, len(keys))
-	for i, k := range keys {
-		list[i] = m.blocks[k]
+// sorted are the blocks with local state that match, in a fixed order.
+func (m *Machine) sorted(match func(*local) bool) []*local {
+	var list []*local
+	for _, b := range m.blocks {
+		if match(b) {
+			list = append(list, b)
+		}
 	}
+	slices.SortFunc(list, func(a, b *local) int { return a.key.Compare(b.key) })
 	return list
 }
 
@@ -127,13 +125,12 @@ func (m *Machine) heard(id string) {
 	}
 }
 
-// ended notes that incarnations have ended.
-func (m *Machine) ended() {
+// ended notes that a member's incarnation has ended.
+func (m *Machine) ended(id string) {
 	m.grow()
-	for i := range m.led.Members() {
-		if w := &m.members[i]; !m.led.Members()[i].Live && w.died < w.heard {
-			w.died, w.rehomed = m.now, false
-		}
+	if mem, ok := m.led.Find(id); ok {
+		w := &m.members[mem.Number-1]
+		w.died, w.rehomed = m.now, false
 	}
 }
 
@@ -143,7 +140,7 @@ func (m *Machine) tick() {
 		m.incarnation++ // the Join has found no way
 		m.join()
 	}
-	if m.phase != serving && m.phase != leaving {
+	if m.phase != serving {
 		return
 	}
 	if m.now-m.lastSent >= m.cfg.Renew {
@@ -177,8 +174,11 @@ func (m *Machine) expire() {
 // objects that they were a home of.
 func (m *Machine) lookAfter() {
 	scan := Scan{}
-	if m.led.Orphaned() > 0 && m.first() && m.due("orphans", m.cfg.RevokeAfter) {
-		scan.Orphans = m.led.Barrier() != 0 || m.deadFor(m.cfg.RevokeAfter)
+	switch {
+	case m.led.Orphaned() == 0:
+		m.orphans = m.now
+	case m.first() && (m.led.Barrier() != 0 || m.now-m.orphans >= m.cfg.RevokeAfter):
+		scan.Orphans = m.due("orphans", m.cfg.Renew)
 	}
 	for i := range m.led.Members() {
 		w := &m.members[i]
@@ -189,16 +189,6 @@ func (m *Machine) lookAfter() {
 	if scan.Orphans || scan.Homes {
 		m.do(scan)
 	}
-}
-
-// deadFor tells whether some member has been dead, or reborn, for d.
-func (m *Machine) deadFor(d time.Duration) bool {
-	for i := range m.led.Members() {
-		if m.now-m.members[i].died >= d {
-			return true
-		}
-	}
-	return false
 }
 
 // first tells whether this is the live member with the lowest number, who does what one
@@ -214,24 +204,23 @@ func (m *Machine) first() bool {
 
 // leave gives back all that this node owns.
 func (m *Machine) leave() {
-	switch m.phase {
-	case serving:
-		m.phase = leaving
-		for _, b := range m.sorted() {
-			if b.token != 0 {
-				b.recalled = true
-				m.flush(b)
-			}
-		}
-		m.tryLeave()
-	case starting, joining:
+	m.away = true
+	if m.phase == starting {
 		m.phase = left
+		m.fail()
 		m.do(Left{})
+		return
 	}
+	for _, b := range m.sorted(func(b *local) bool { return b.token != 0 }) {
+		b.recalled = true
+		m.flush(b)
+	}
+	m.tryLeave()
 }
 
+// tryLeave ends the membership once there is nothing left to give back.
 func (m *Machine) tryLeave() {
-	if m.phase != leaving {
+	if !m.away || m.phase != serving {
 		return
 	}
 	for _, b := range m.blocks {
@@ -252,6 +241,11 @@ func (m *Machine) stop(err error) {
 		reason = err.Error()
 	}
 	m.do(Alarm{Reason: reason})
+	m.fail()
+}
+
+// fail ends every operation: this node does not serve any more.
+func (m *Machine) fail() {
 	for _, id := range slices.Sorted(maps.Keys(m.ops)) {
 		m.reply(m.ops[id], Reply{Err: ErrUnavailable})
 	}

@@ -51,6 +51,9 @@ func (m *Machine) reply(o *op, r Reply) {
 		return
 	}
 	delete(m.ops, o.id)
+	if o.dead {
+		return
+	}
 	r.Op = o.id
 	r.Sequence = m.led.Sequence()
 	m.do(r)
@@ -141,6 +144,7 @@ type local struct {
 	space     Space
 	waiting   []Op          // operations that wait for a change of this block
 	nextAsk   time.Duration // when its owner is asked again to give it back
+	contended bool          // in Machine.contended
 
 	asking  bool           // an Own is on its way
 	token   ledger.Version // of the ownership; 0: not the owner
@@ -195,7 +199,8 @@ func (m *Machine) advance(b *local) {
 
 // acting tells whether this node may write and serve the block as its owner (I1).
 func (m *Machine) acting(b *local) bool {
-	return b != nil && b.token != 0 && b.owner == m.incarnation && (m.phase == serving || m.phase == leaving)
+	return b != nil && b.token != 0 && b.owner == m.incarnation && m.phase == serving &&
+		(m.now < m.leased || mutant.Is(mutant.WriteAfterLapse))
 }
 
 // pointer is the block as its owner sees it.

@@ -31,7 +31,7 @@ func (m *Machine) enqueue(rec ledger.Record, op Op) {
 // publish sends what waits, as far as messages may be on their way. One message
 // carries all that has come together meanwhile.
 func (m *Machine) publish() {
-	if m.phase != serving && m.phase != leaving {
+	if m.phase != serving {
 		return // what waits goes out after the Join
 	}
 	for len(m.flights) < m.cfg.Flights && (len(m.out) > 0 || len(m.readers) > 0 || m.owes) {

@@ -28,11 +28,12 @@ func (m *Machine) ownDecided(b *local, incarnation uint64, out *ledger.Outcome) 
 	}
 	p := out.After
 	*b = local{key: b.key, namespace: b.namespace, name: b.name, space: b.space, waiting: b.waiting,
-		token: p.Token, owner: incarnation, since: out.Place.Sequence(), from: p.Token,
+		contended: b.contended, token: p.Token, owner: incarnation, since: out.Place.Sequence(), from: p.Token,
 		version: p.Version, base: p.Version, value: p.Value, lastWrite: m.now}
-	m.idle = append(m.idle, due{b.key, m.now + m.cfg.IdleAfter})
-	if m.phase == leaving {
+	m.idle = append(m.idle, due{b.key, b.token, m.now + m.cfg.IdleAfter})
+	if m.away {
 		b.recalled = true
+		m.flush(b)
 	}
 }
 
@@ -119,7 +120,7 @@ func (m *Machine) wrote(o *op, b *local, v ledger.Version) {
 	}
 	if b.version <= b.base {
 		b.dirtySince = m.now
-		m.dirty = append(m.dirty, due{b.key, m.now + m.cfg.FlushAfter})
+		m.dirty = append(m.dirty, due{b.key, b.token, m.now + m.cfg.FlushAfter})
 	}
 	value := w.Value
 	value.Homes = o.homes
@@ -157,7 +158,7 @@ func (m *Machine) unflushed(b *local) block.Key {
 // flush brings the newest version home, and then into the log; of a block that is
 // recalled it ends the ownership by that.
 func (m *Machine) flush(b *local) {
-	if b.token == 0 || b.flushing != 0 || b.undecided || b.staging != 0 || m.phase != serving && m.phase != leaving {
+	if b.token == 0 || b.flushing != 0 || b.undecided || b.staging != 0 || m.phase != serving {
 		return
 	}
 	b.flushed, b.flushValue = b.version, b.value
@@ -171,7 +172,7 @@ func (m *Machine) flush(b *local) {
 	}
 	homes, names := m.homes(b.key, max(b.space.Homes, 1))
 	if len(names) == 0 {
-		m.dirty = append(m.dirty, due{b.key, m.now + m.cfg.Renew})
+		m.dirty = append(m.dirty, due{b.key, b.token, m.now + m.cfg.Renew})
 		return
 	}
 	m.flushes++
@@ -195,7 +196,7 @@ func (m *Machine) flushStaged(e Staged) {
 	}
 	if e.Failed || b.token == 0 {
 		m.flushEnded(b)
-		m.dirty = append(m.dirty, due{key, m.now + m.cfg.Renew})
+		m.dirty = append(m.dirty, due{key, b.token, m.now + m.cfg.Renew})
 		return
 	}
 	m.proposeFlush(b)
@@ -258,7 +259,7 @@ func (m *Machine) flushDecided(b *local, r *ledger.Record, out *ledger.Outcome) 
 	}
 	if b.version > b.base {
 		b.dirtySince = m.now
-		m.dirty = append(m.dirty, due{b.key, m.now + m.cfg.FlushAfter})
+		m.dirty = append(m.dirty, due{b.key, b.token, m.now + m.cfg.FlushAfter})
 	}
 	if b.recalled || len(b.flushWaiters) > 0 || b.must > b.base {
 		m.flush(b)
@@ -269,7 +270,7 @@ func (m *Machine) flushDecided(b *local, r *ledger.Record, out *ledger.Outcome) 
 func (m *Machine) freed(b *local) {
 	b.token = 0
 	m.met(b)
-	*b = local{key: b.key, namespace: b.namespace, name: b.name, space: b.space, waiting: b.waiting, asking: b.asking}
+	*b = local{key: b.key, namespace: b.namespace, name: b.name, space: b.space, waiting: b.waiting, asking: b.asking, contended: b.contended}
 }
 
 // dispossess ends an ownership that was taken away: what was not flushed is lost, or
@@ -284,7 +285,7 @@ func (m *Machine) dispossess(b *local) {
 	m.do(LocalGone{Key: b.key, Drop: drop})
 	for _, id := range waiting {
 		if o := m.ops[id]; o != nil {
-			m.reply(o, Reply{Err: ErrLost})
+			m.reply(o, Reply{Err: ErrUnknown}) // lost, or found at the homes
 		}
 	}
 }
@@ -295,7 +296,10 @@ func (m *Machine) dislodge(b *local, p ledger.Pointer) {
 		return
 	}
 	b.nextAsk = m.now + m.cfg.RecallEvery
-	m.contended = append(m.contended, b.key)
+	if !b.contended {
+		b.contended = true
+		m.contended = append(m.contended, b.key)
+	}
 	owner := m.led.Member(p.Owner)
 	m.grow()
 	offers := owner.Live && p.Owner != m.number && m.now-m.members[p.Owner-1].died < m.cfg.RevokeAfter
@@ -305,8 +309,16 @@ func (m *Machine) dislodge(b *local, p ledger.Pointer) {
 	case p.Copies > 0:
 		m.do(Inquire{Key: b.key, Token: p.Token})
 	default:
-		m.enqueue(ledger.Record{Kind: ledger.Revoke, Flags: ledger.Unchanged | ledger.Lost, Key: b.key, Token: p.Token, Lease: p.Lease}, 0)
+		m.enqueue(revoke(p, ledger.Unchanged|ledger.Lost), 0)
 	}
+}
+
+// revoke is the record that ends the present ownership of a block.
+func revoke(p ledger.Pointer, f ledger.Flags) ledger.Record {
+	if p.Lease {
+		f |= ledger.Settle
+	}
+	return ledger.Record{Kind: ledger.Revoke, Flags: f, Key: p.Key, Token: p.Token, Lease: p.Lease}
 }
 
 // found takes a block from a dead owner, with the newest write that its homes have.
@@ -315,7 +327,8 @@ func (m *Machine) found(e Found) {
 	if p.Token != e.Token || p.Token == 0 || m.led.Acting(p) {
 		return
 	}
-	rec := ledger.Record{Kind: ledger.Revoke, Key: e.Key, Token: e.Token, Version: e.Version, Value: e.Value, Lease: p.Lease}
+	rec := revoke(p, 0)
+	rec.Version, rec.Value = e.Version, e.Value
 	if !e.Any || e.Version <= p.Version {
 		rec.Flags |= ledger.Unchanged
 	}
@@ -336,7 +349,7 @@ func (m *Machine) gone(e Gone) {
 		m.flushes++
 	}
 	b.undecided = true
-	m.enqueue(ledger.Record{Kind: ledger.Revoke, Flags: ledger.Unchanged | ledger.Lost, Key: b.key, Token: b.token, Lease: b.space.Lease}, 0)
+	m.enqueue(revoke(m.pointer(b), ledger.Unchanged|ledger.Lost), 0)
 }
 
 // tend flushes what has been dirty for long enough, gives back what is not used, and
@@ -350,27 +363,32 @@ func (m *Machine) tend() {
 		}
 	}
 	for n := len(m.idle); n > 0 && m.idle[0].at <= m.now; n-- {
-		b := m.blocks[m.idle[0].key]
+		b, token := m.blocks[m.idle[0].key], m.idle[0].token
 		m.idle = m.idle[1:]
-		if b == nil || b.token == 0 {
+		if b == nil || b.token != token {
 			continue
 		}
 		if m.now-b.lastWrite >= m.cfg.IdleAfter && b.version <= b.base && !b.recalled {
 			b.recalled = true
 			m.flush(b)
 		}
-		m.idle = append(m.idle, due{b.key, max(b.lastWrite+m.cfg.IdleAfter, m.now+m.cfg.Renew)})
+		m.idle = append(m.idle, due{b.key, token, max(b.lastWrite+m.cfg.IdleAfter, m.now+m.cfg.Renew)})
 	}
 	asked := m.contended
 	m.contended = nil
 	for _, key := range asked {
 		b := m.blocks[key]
-		if b == nil || len(b.waiting) == 0 {
+		if b == nil {
+			continue
+		}
+		b.contended = false
+		if len(b.waiting) == 0 {
 			continue
 		}
 		if p, _ := m.led.Lookup(key); !p.Owned() || p.Owner == m.number && b.token == p.Token {
 			m.advance(b)
 		} else if m.now < b.nextAsk {
+			b.contended = true
 			m.contended = append(m.contended, key)
 		} else {
 			m.dislodge(b, p)

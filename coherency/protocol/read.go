@@ -53,13 +53,16 @@ func (m *Machine) tryRead(o *op) {
 		b := m.block(r.Key, p.Namespace, p.Name)
 		m.park(o, b)
 		m.dislodge(b, p)
-	case r.Level != Strict || o.fenced || mutant.Is(mutant.SkipFence):
+	case r.Level != Strict:
 		m.serve(o, p)
-	case r.Space.Lease && m.Serving(m.now):
+	case r.Space.Lease && (o.fenced || m.Serving(m.now)):
+		// What some member has not applied, it may be serving the version before of.
 		if at := p.Changed.Sequence(); at > m.allApplied() && !mutant.Is(mutant.ServeUnsettled) {
 			m.awaitSettled(o, at)
 			return
 		}
+		m.serve(o, p)
+	case o.fenced || mutant.Is(mutant.SkipFence):
 		m.serve(o, p)
 	case !slices.Contains(m.readers, o.id):
 		m.readers = append(m.readers, o.id)

@@ -31,7 +31,7 @@ func (m *Machine) tryWrite(o *op) {
 		b := m.block(w.Key, w.Namespace, w.Name)
 		m.park(o, b)
 		m.dislodge(b, p)
-	case w.Policy == coherency.WriteBack && m.phase != leaving:
+	case w.Policy == coherency.WriteBack && !m.away:
 		b := m.block(w.Key, w.Namespace, w.Name)
 		m.park(o, b)
 		m.acquire(b, w.Space)
@@ -92,6 +92,8 @@ func (m *Machine) stagingEnded(e Staged) {
 	switch {
 	case b != nil && b.staging == o.id:
 		m.ownStaged(o, b, e.Failed)
+	case o.version != 0: // the ownership under which it was staged has ended
+		m.reply(o, Reply{Err: ErrUnknown})
 	case o.dead, e.Failed:
 		m.abandon(o.write.Key, o.write.Value)
 		if o.dead {
@@ -144,10 +146,10 @@ func (m *Machine) clear(c Clear) {
 // stays the owner.
 func (m *Machine) cleared(namespace string, at ledger.Place) {
 	m.do(Cleared{Namespace: namespace, Place: at})
-	for _, b := range m.sorted() {
-		if b.namespace != namespace || b.token == 0 || b.version >= ledger.Version(at) {
-			continue
-		}
+	old := func(b *local) bool {
+		return b.namespace == namespace && b.token != 0 && b.version < ledger.Version(at)
+	}
+	for _, b := range m.sorted(old) {
 		drop := m.unflushed(b)
 		b.version, b.base, b.from, b.value = ledger.Version(at), ledger.Version(at), ledger.Version(at), ledger.Value{}
 		m.met(b)
