@@ -6,9 +6,13 @@ const (
 	CodeFull        = "FULL"        // no room: every block is pinned or not yet durable
 	CodeTooLarge    = "TOOLARGE"    // larger than a limit of the node
 	CodeNoSpace     = "NOSPACE"     // the node's file system is full
-	CodeConflict    = "CONFLICT"    // other bytes under this key, or a lost race for a name
+	CodeConflict    = "CONFLICT"    // other bytes under this key, or a name has another version: see Conflict
 	CodeNamespace   = "NONAMESPACE" // no such namespace
 	CodeNotFound    = "NOTFOUND"    // no such block or name
-	CodeUnavailable = "UNAVAILABLE" // not now: a time limit, or the log is out of reach
+	CodeUnavailable = "UNAVAILABLE" // not done: a time limit, or the log is out of reach; another node may do it
+	CodeUnknown     = "UNKNOWN"     // a change that may have been made, or may be made yet
+	CodeLost        = "LOST"        // a change that was declared lost with the owner of the block
+	CodeNoHome      = "NOHOME"      // no live node can keep the block durably
+	CodeUnreachable = "UNREACHABLE" // the version is known, but no node that has its bytes answers
 	CodeOther       = "ERR"
 )
