@@ -1,5 +1,7 @@
 // Package coherency says which copies of a block are valid, which are dirty, and
-// what has to be copied where. This is the part that lives inside one node.
+// what has to be copied where. This is the part that lives inside one node; package
+// ledger holds what a cluster agrees on about mutable blocks, and package protocol one
+// node's part in that, each with its own states, duties and invariants.
 //
 // # What it guarantees
 //
