@@ -53,6 +53,10 @@ func newCommands() commandTable {
 		"INFO":        {-1, nil, (*session).info},
 		"QUIT":        {-1, nil, (*session).quit},
 		"RESET":       {1, nil, (*session).reset},
+		"SUBSCRIBE":   {-2, nil, subscribe(byChannel)},
+		"UNSUBSCRIBE": {-1, nil, unsubscribe(byChannel)},
+		"PSUBSCRIBE":  {-2, nil, subscribe(byPattern)},
+		"PUBLISH":     {3, nil, (*session).publish},
 		"CAIRN.MGET":  {-3, nil, (*session).cairnMGet},
 		"CAIRN.PUT":   {5, only(4), (*session).cairnPut},
 		"CAIRN.MATCH": {-3, nil, (*session).cairnMatch},
@@ -63,6 +67,7 @@ func newCommands() commandTable {
 		"CAIRN.DROP":  {-2, nil, (*session).cairnDrop},
 		"CAIRN.FLUSH": {1, nil, (*session).cairnFlush},
 
+		"PUNSUBSCRIBE":    {-1, nil, unsubscribe(byPattern)},
 		"CAIRN.EXPLAIN":   {2, nil, (*session).cairnExplain},
 		"CAIRN.NAMESPACE": {2, nil, (*session).cairnNamespace},
 	}
@@ -75,6 +80,7 @@ func (s *session) quit(_ context.Context, w *resp.Writer, _ [][]byte) {
 
 func (s *session) reset(_ context.Context, w *resp.Writer, _ [][]byte) {
 	s.namespace, s.nowhere, s.name = s.n.cfg.Namespaces[0], false, ""
+	s.n.pubsub.removeAll(&s.subscriber)
 	w.SetRESP3(false)
 	w.Status("RESET")
 }

@@ -18,13 +18,20 @@ import (
 const redisVersion = "7.4.0"
 
 func (s *session) ping(_ context.Context, w *resp.Writer, args [][]byte) {
-	switch len(args) {
-	case 1:
-		w.Status("PONG")
-	case 2:
-		w.Bulk(args[1])
-	default:
+	subscribed := s.arraysOnly(w)
+	if subscribed && len(args) <= 2 {
+		w.Array(2)
+		w.BulkString("pong")
+	}
+	switch {
+	case len(args) > 2:
 		wrongArity(w, args[0])
+	case len(args) == 2:
+		w.Bulk(args[1])
+	case subscribed:
+		w.BulkString("")
+	default:
+		w.Status("PONG")
 	}
 }
 
@@ -185,14 +192,18 @@ func (s *session) setInfo(w *resp.Writer, args [][]byte) {
 // describe is the line of CLIENT INFO, with the fields of Redis, because clients
 // take it apart.
 func (s *session) describe(resp3 bool) string {
-	version := 2
+	version, flags := 2, "N"
 	if resp3 {
 		version = 3
 	}
-	return fmt.Sprintf("id=%d addr=%s laddr=%s fd=-1 name=%s age=%d idle=0 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 "+
+	if s.subscriber.count() > 0 {
+		flags = "P"
+	}
+	return fmt.Sprintf("id=%d addr=%s laddr=%s fd=-1 name=%s age=%d idle=0 flags=%s db=0 sub=%d psub=%d ssub=0 multi=-1 "+
 		"qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 tot-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 events=r cmd=client|info "+
 		"user=default redir=-1 resp=%d lib-name=%s lib-ver=%s\n",
-		s.id, s.remote, s.local, s.name, int64(time.Since(s.since).Seconds()), version, s.library, s.libraryVersion)
+		s.id, s.remote, s.local, s.name, int64(time.Since(s.since).Seconds()), flags,
+		len(s.subscriber.to[byChannel]), len(s.subscriber.to[byPattern]), version, s.library, s.libraryVersion)
 }
 
 // command is COMMAND, COMMAND COUNT, COMMAND LIST, COMMAND DOCS and COMMAND INFO.
@@ -267,7 +278,7 @@ func (s *session) config(_ context.Context, w *resp.Writer, args [][]byte) {
 	var found []string
 	for _, setting := range [][2]string{
 		{"appendonly", "no"}, {"databases", "1"}, {"maxmemory", strconv.FormatInt(s.n.host.Stats().Capacity, 10)},
-		{"maxmemory-policy", "allkeys-lru"}, {"save", ""},
+		{"maxmemory-policy", "allkeys-lru"}, {"notify-keyspace-events", "KEA"}, {"save", ""},
 	} {
 		if slices.ContainsFunc(args[2:], func(p []byte) bool { return globMatch(strings.ToLower(string(p)), setting[0]) }) {
 			found = append(found, setting[:]...)

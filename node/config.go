@@ -50,6 +50,13 @@ type Config struct {
 	PromoteAfter int
 	// NameWait is how long a change of a name waits for the log; default 5 s.
 	NameWait time.Duration
+	// MaxSubscriptions is the most channels and patterns that one connection may
+	// subscribe to; default 1024.
+	MaxSubscriptions int
+	// MaxPattern is the longest pattern of a subscription in bytes; every event is
+	// matched with every pattern, in time proportional to both lengths at worst.
+	// Default 256.
+	MaxPattern int
 	// SweepEvery is the time between searches for names that have expired or
 	// lost their bytes; default 30 s.
 	SweepEvery time.Duration
@@ -91,6 +98,9 @@ const (
 	defaultMaxName       = 4096
 	defaultMaxBatch      = 1024
 	defaultMaxBatchBytes = 64 << 20
+
+	defaultMaxSubscriptions = 1024
+	defaultMaxPattern       = 256
 )
 
 func (c *Config) withDefaults() {
@@ -108,6 +118,8 @@ func (c *Config) withDefaults() {
 	setDefault(&c.OffloadBatch, 64)
 	setDefault(&c.OffloadWorkers, 2)
 	setDefault(&c.NameWait, 5*time.Second)
+	setDefault(&c.MaxSubscriptions, defaultMaxSubscriptions)
+	setDefault(&c.MaxPattern, defaultMaxPattern)
 	setDefault(&c.SweepEvery, 30*time.Second)
 	setDefault(&c.CloseWait, 30*time.Second)
 	if c.Logger == nil {
@@ -147,6 +159,7 @@ func (c Config) Validate() error {
 	}{
 		{"max-name-bytes", c.MaxName}, {"max-batch", c.MaxBatch}, {"max-batch-bytes", c.MaxBatchBytes}, {"peer-connections", c.PeerConnections},
 		{"offload-batch", c.OffloadBatch}, {"offload-workers", c.OffloadWorkers}, {"promote-after", c.PromoteAfter},
+		{"max-subscriptions", c.MaxSubscriptions}, {"max-pattern-bytes", c.MaxPattern},
 	} {
 		if limit.value < 0 {
 			errs = append(errs, fmt.Errorf("%s %d: must not be negative", limit.name, limit.value))

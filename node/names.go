@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,8 @@ type names struct {
 	base    uint64 // makes versions unique to this run of the node
 	version atomic.Uint64
 	wait    time.Duration
+
+	applying sync.Mutex // keeps keyspace events in the order of the log
 }
 
 func newNames(log NameLog, cfg Config) *names {
@@ -38,12 +41,37 @@ var ErrNamespace = errors.New("unknown namespace")
 // the log. A change of this node's own making may come twice, and after a newer
 // one: a state that is older than what is known only drops its object.
 func (n *Node) ApplyName(name Name) {
+	defer n.applyingName(name)()
 	if old := n.names.table.apply(name); !old.IsZero() {
 		if n.Remove(old) > 0 {
 			n.counters.invalidated.Add(1)
 		}
 	}
 	n.names.applied.notify()
+}
+
+// applyingName is called before a state from the log of names is applied, and what
+// it returns after that; it publishes the difference. A state may come twice.
+func (n *Node) applyingName(next Name) (applied func()) {
+	if n.pubsub.count.Load() == 0 {
+		return func() {}
+	}
+	n.names.applying.Lock()
+	before, _ := n.names.table.lookup(next.Key)
+	return func() {
+		defer n.names.applying.Unlock()
+		if before.Sequence >= next.Sequence {
+			return
+		}
+		name := next.Name
+		if len(name) == 0 { // a mark that the log itself left
+			name = before.Name
+		}
+		old, now := nameState{before.Object, before.Expires}, nameState{next.Object, next.Expires}
+		for _, event := range nameEvents(old, now, time.Now()) {
+			n.publishEvent(next.Namespace, name, event)
+		}
+	}
 }
 
 // LookupName returns the state of a name that has bytes and has not expired.

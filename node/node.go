@@ -40,6 +40,7 @@ type Node struct {
 	counters    counters
 	commands    commandTable
 	room        broadcast // blocks became evictable
+	pubsub      *pubsub
 	late        late
 
 	promotions  chan block.Key
@@ -73,6 +74,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		home: block.Host, host: tiers.Host, announcer: ports.Announcer, peers: ports.Peers, router: ports.Router,
 		dialer:      newDialer(cfg),
 		commands:    newCommands(),
+		pubsub:      newPubsub(cfg.Namespaces),
 		promotions:  make(chan block.Key, promotionQueue),
 		offloadWake: make(chan struct{}, 1),
 		offloads:    coherency.NewSyncQueue(coherency.WriteBack),

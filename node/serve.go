@@ -71,6 +71,7 @@ type session struct {
 	name                    string // CLIENT SETNAME
 	library, libraryVersion string // CLIENT SETINFO
 	incoming                []argument
+	subscriber              subscriber
 }
 
 // argument is a payload that has been, or is being, received.
@@ -107,6 +108,8 @@ func (s *session) Do(ctx context.Context, w *resp.Writer, cmd *resp.Command) {
 		unknownCommand(w, cmd.Args)
 	case c.arity >= 0 && len(cmd.Args) != c.arity, c.arity < 0 && len(cmd.Args) < -c.arity:
 		wrongArity(w, cmd.Args[0])
+	case s.arraysOnly(w) && !whileSubscribed(cmd.Args[0]):
+		refuseSubscribed(w, cmd.Args)
 	case s.nowhere && !anywhere(cmd.Args[0]):
 		fail(w, fmt.Errorf("%w: the connection's last CAIRN.NAMESPACE was refused", ErrNamespace))
 	default:
@@ -131,6 +134,7 @@ func (s *session) Dropped(*resp.Command) { s.abort() }
 // Close implements resp.Handler.
 func (s *session) Close() {
 	s.abort()
+	s.n.pubsub.removeAll(&s.subscriber)
 	s.n.counters.connections.Add(-1)
 }
 

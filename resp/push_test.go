@@ -31,6 +31,11 @@ func subscribable() (*memory, chan *Pusher) {
 			w.TakePushed()
 			w.Pusher().Push("after")
 			w.Status("DONE")
+		case "SWITCH":
+			w.Pusher().Push("old")
+			w.SetRESP3(!w.RESP3())
+			w.Pusher().Push("new")
+			w.Status("DONE")
 		default:
 			return false
 		}
@@ -175,6 +180,8 @@ func TestPushAcrossHello(t *testing.T) {
 	_, addr := serve(t, "unix", ServerConfig{}, m)
 	nc, r := dialRaw(t, "unix", addr)
 	p := subscribe(t, nc, r, pushers, "*")
+	exchange(t, nc, r, "SWITCH\n", "*1\r\n$3\r\nold\r\n+DONE\r\n>1\r\n$3\r\nnew\r\n", false)
+	exchange(t, nc, r, "SWITCH\n", ">1\r\n$3\r\nold\r\n+DONE\r\n*1\r\n$3\r\nnew\r\n", false)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
