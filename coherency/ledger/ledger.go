@@ -98,6 +98,9 @@ func (l *Ledger) Apply(sequence uint64, m *Message, sum uint64, each func(r *Rec
 			author = l.join(r, m, &o)
 		} else if author != 0 {
 			l.apply(author, r, &o)
+			if !l.Member(author).Live { // it has left: what follows is nobody's
+				author = 0
+			}
 		} else if r.Kind.aboutBlock() {
 			o.Before = l.Pointer(r)
 			o.After = o.Before

@@ -84,13 +84,16 @@ const (
 // Read asks what the newest version of a block is. It ends with a Serve, a Forward
 // or a Reply with an error.
 type Read struct {
-	Op      Op
-	Key     block.Key
-	Level   Level
-	Space   Space
-	Session uint64         // Session: the log must be applied up to here
-	Bound   time.Duration  // Bounded
-	Token   ledger.Version // AsOwner
+	Op  Op
+	Key block.Key
+	// Namespace is the block's: a block that was never written has another version
+	// once its namespace was cleared, and an Exactly must name that.
+	Namespace string
+	Level     Level
+	Space     Space
+	Session   uint64         // Session: the log must be applied up to here
+	Bound     time.Duration  // Bounded
+	Token     ledger.Version // AsOwner
 	// Refused is the token of an owner that did not answer when this read was
 	// forwarded to it.
 	Refused ledger.Version
@@ -118,7 +121,8 @@ type Arrived struct {
 }
 
 // Found is the answer to an Inquire: the newest version staged under the token, on
-// any node. Complete: every node that may hold one was asked.
+// any node. The Homes of Value are those that have said that they have it, which may be
+// fewer than it was meant for. Complete: every node that may hold one has answered.
 type Found struct {
 	Key      block.Key
 	Token    ledger.Version

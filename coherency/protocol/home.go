@@ -75,10 +75,9 @@ func (m *Machine) arrived(e Arrived) {
 		m.do(Collect{Object: s.object})
 		return
 	}
-	// A newer write of the same ownership takes the place of an older one.
-	m.keep(e.Key, func(old stagedObject) bool {
-		return old.object != s.object && (s.token == 0 || old.token != s.token || old.version >= s.version)
-	}, s.object)
+	// An older write of the same ownership stays until a flush is decided: this one
+	// may fail at another home, and then the older one is the newest acknowledged.
+	m.keep(e.Key, func(old stagedObject) bool { return old.object != s.object }, s.object)
 	m.staged[e.Key] = append(m.staged[e.Key], s)
 }
 

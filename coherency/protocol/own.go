@@ -98,6 +98,9 @@ func (m *Machine) ownStaged(o *op, b *local, failed bool) {
 		// Some home may have it, so that number is used.
 		b.last = max(b.last, o.version)
 		m.reply(o, Reply{Err: ErrUnknown})
+	case o.version <= b.version:
+		// The namespace was cleared meanwhile, which is newer than this write.
+		m.reply(o, Reply{Err: ErrContended})
 	default:
 		m.wrote(o, b, o.version)
 	}

@@ -40,10 +40,7 @@ func (m *Machine) tryRead(o *op) {
 		m.reply(o, Reply{Err: ErrNotOwner})
 		return
 	}
-	p, known := m.led.Lookup(r.Key)
-	if !known {
-		p.Key = r.Key
-	}
+	p := m.led.Pointer(&ledger.Record{Key: r.Key, Namespace: r.Namespace})
 	switch {
 	case p.Owned() && m.led.Acting(p) && p.Owner != m.number && p.Token != r.Refused:
 		// The owner answers only while it is the owner, so this needs no fence.
