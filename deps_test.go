@@ -34,6 +34,7 @@ wire:              block resp
 node:              block coherency coherency/ledger coherency/protocol sequence tier resp wire
 cluster:           block coherency coherency/ledger router node wire
 client:            block sequence resp wire
+internal/faultproxy:
 internal/mutant:
 internal/natstest: cluster
 internal/sim:      block coherency coherency/ledger coherency/protocol internal/mutant
@@ -52,6 +53,7 @@ const outside = `
 github.com/nats-io/:            cluster internal/natstest
 github.com/hashicorp/golang-lru: hostcache
 github.com/alecthomas/kong:     cmd/cairn
+github.com/cockroachdb/datadriven: coherency/protocol
 `
 
 // TestImports parses every Go file of the module. It reads source rather than
