@@ -122,7 +122,8 @@ type Arrived struct {
 
 // Found is the answer to an Inquire: the newest version staged under the token, on
 // any node. The Homes of Value are those that have said that they have it, which may be
-// fewer than it was meant for. Complete: every node that may hold one has answered.
+// fewer than it was meant for. Complete: every node that may hold one has answered, and
+// none of them has lost its disk since the ownership began.
 type Found struct {
 	Key      block.Key
 	Token    ledger.Version

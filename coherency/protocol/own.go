@@ -132,8 +132,9 @@ func (m *Machine) wrote(o *op, b *local, v ledger.Version) {
 	}
 	b.version, b.value, b.lastWrite = v, value, m.now
 	m.do(Local{Key: b.key, Version: v, Value: value, Drop: drop})
-	// A deletion is staged nowhere, so that of a replicated block is flushed.
-	flushed := w.Policy != coherency.WriteBack || b.space.Copies > 0 && value.Object.IsZero()
+	// A deletion, or another end of the same object, is staged nowhere: in a
+	// replicated block it is flushed.
+	flushed := w.Policy != coherency.WriteBack || b.space.Copies > 0 && o.version != v
 	if !flushed {
 		m.reply(o, Reply{Before: before, After: m.pointer(b)})
 		return
@@ -295,14 +296,14 @@ func (m *Machine) dispossess(b *local) {
 
 // dislodge asks the owner to give a block back, or takes it from one that is dead.
 func (m *Machine) dislodge(b *local, p ledger.Pointer) {
-	if m.now < b.nextAsk {
-		return
-	}
-	b.nextAsk = m.now + m.cfg.RecallEvery
 	if !b.contended {
 		b.contended = true
 		m.contended = append(m.contended, b.key)
 	}
+	if m.now < b.nextAsk {
+		return // tend comes back to it
+	}
+	b.nextAsk = m.now + m.cfg.RecallEvery
 	owner := m.led.Member(p.Owner)
 	m.grow()
 	offers := owner.Live && p.Owner != m.number && m.now-m.members[p.Owner-1].died < m.cfg.RevokeAfter

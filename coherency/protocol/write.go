@@ -56,7 +56,7 @@ func (m *Machine) commit(o *op, p ledger.Pointer) {
 	case o.staged:
 		rec.Value.Homes = o.homes
 	case w.If == ledger.Exactly && w.Expect < p.Version: // versions only grow
-		m.reply(o, Reply{Err: ErrCondition, Before: p, After: p})
+		m.refuse(o, p)
 		return
 	case w.Value.Object.IsZero():
 		rec.Value.Homes = ledger.Homes{}
@@ -127,9 +127,20 @@ func (m *Machine) commitDecided(o *op, out *ledger.Outcome) {
 	case out.Before.Owned():
 		m.reply(o, Reply{Err: ErrContended})
 	default:
-		r.Err = ErrCondition
-		m.reply(o, r)
+		m.refuse(o, out.Before)
 	}
+}
+
+// refuse replies that the condition does not hold. That tells what the block is, so
+// in lease mode it has to be settled, as what a read tells.
+func (m *Machine) refuse(o *op, p ledger.Pointer) {
+	r := Reply{Err: ErrCondition, Before: p, After: p}
+	if at := p.Changed.Sequence(); o.write.Space.Lease && at > m.allApplied() {
+		o.settle, o.result, o.done = at, r, true
+		m.unsealed = append(m.unsealed, o.id)
+		return
+	}
+	m.reply(o, r)
 }
 
 // clear makes every name of a namespace absent.
