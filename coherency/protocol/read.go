@@ -24,7 +24,10 @@ func (m *Machine) read(r Read) {
 // tryRead goes on with a read as far as it gets without waiting.
 func (m *Machine) tryRead(o *op) {
 	r := &o.read
-	if r.Level == Session && m.led.Sequence() < r.Session {
+	if r.Level == AsOwner && r.Token.Place().Sequence() > r.Session {
+		r.Session = r.Token.Place().Sequence() // who asks may have read further in the log
+	}
+	if (r.Level == Session || r.Level == AsOwner) && m.led.Sequence() < r.Session {
 		m.sessions = append(m.sessions, o.id)
 		return
 	}
