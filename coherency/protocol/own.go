@@ -1,6 +1,8 @@
 package protocol
 
 import (
+	"slices"
+
 	"cairn/block"
 	"cairn/coherency"
 	"cairn/coherency/ledger"
@@ -216,7 +218,7 @@ func (m *Machine) proposeFlush(b *local) {
 	if !b.recalled || b.version > b.flushed {
 		rec.Flags |= ledger.Keep
 	}
-	if b.space.Lease {
+	if b.space.Lease || slices.ContainsFunc(b.flushWaiters, func(id Op) bool { return m.ops[id] != nil && m.ops[id].write.settles() }) {
 		rec.Flags |= ledger.Settle
 	}
 	m.enqueue(rec, 0)
