@@ -27,6 +27,9 @@ func (m *Machine) deliver(e Delivered) {
 		i++
 	})
 	if a.Diverged {
+		if m.phase == serving {
+			m.send(nil) // by this digest the other one sees it as well, and stops
+		}
 		m.stop(fmt.Errorf("%s has read another log than this node up to sequence %d", e.Message.Node, e.Message.Applied))
 		return
 	}

@@ -235,6 +235,9 @@ func (m *Machine) tryLeave() {
 
 // stop ends strict service for good.
 func (m *Machine) stop(err error) {
+	if m.phase == stopped {
+		return
+	}
 	m.phase = stopped
 	reason := "the log cannot be trusted"
 	if err != nil {
