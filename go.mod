@@ -6,6 +6,8 @@ go 1.26.8
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0 // latencies with exact percentiles: replay, bench
 	github.com/alecthomas/kong v1.17.0 // the command line: flags, environment, help
+	github.com/anishathalye/porcupine v1.3.1 // internal/sim: is a history linearizable
+	github.com/cockroachdb/datadriven v1.0.2 // tests: the protocol as scripts with golden output
 	github.com/dustin/go-humanize v1.1.0 // sizes as people write them: 64KiB
 	github.com/goccy/go-yaml v1.19.2 // the configuration file, with errors that show the line
 	github.com/google/go-cmp v0.7.0 // tests: differences that can be read
@@ -34,6 +36,7 @@ require (
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
+	github.com/pmezard/go-difflib v1.0.0 // indirect
 	github.com/posener/complete v1.2.3 // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/riywo/loginshell v0.0.0-20200815045211-7d26008be1ab // indirect
