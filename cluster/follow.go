@@ -43,13 +43,16 @@ type follow struct {
 	lost func(ctx context.Context) error
 	// check, if set, is called whenever the stream has been found to be there.
 	check func(at time.Time) error
+	// verify, if set, is called with the state of the stream whenever that was asked
+	// for, and it is asked for when sequences are missing. Its error ends run.
+	verify func(info *jetstream.StreamInfo) error
 
 	created time.Time
 	last    uint64 // sequence of the newest message handed out
 	behind  bool   // caughtUp has not been called since begin
 }
 
-// run returns ctx's error, or that of begin or check.
+// run returns ctx's error, or that of begin, check or verify.
 func (f *follow) run(ctx context.Context) error {
 	pause := retryPause
 	for {
@@ -75,7 +78,7 @@ func (f *follow) run(ctx context.Context) error {
 	}
 }
 
-// followStop carries an error of begin or check through session.
+// followStop carries an error of begin, check or verify through session.
 type followStop struct{ err error }
 
 func (e *followStop) Error() string { return e.err.Error() }
@@ -129,6 +132,11 @@ func (f *follow) read(ctx context.Context, it jetstream.MessagesContext) error {
 			if merr != nil {
 				return fmt.Errorf("cluster: message of %s: %w", f.stream, merr)
 			}
+			if f.verify != nil && meta.Sequence.Stream > f.last+1 {
+				if _, err := f.look(ctx); err != nil {
+					return err
+				}
+			}
 			if meta.Sequence.Stream > f.last {
 				f.last = meta.Sequence.Stream
 				f.message(msg, meta)
@@ -177,6 +185,11 @@ func (f *follow) look(ctx context.Context) (*jetstream.StreamInfo, error) {
 	}
 	if f.check != nil {
 		if err := f.check(time.Now()); err != nil {
+			return nil, &followStop{err}
+		}
+	}
+	if f.verify != nil {
+		if err := f.verify(s.CachedInfo()); err != nil {
 			return nil, &followStop{err}
 		}
 	}

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 
 	"cairn/block"
+	"cairn/coherency/ledger"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -20,6 +22,9 @@ const (
 
 	// StreamPlace holds the newest placement events of every node.
 	StreamPlace = "CAIRN_PLACE"
+	// StreamCoherence and the number of a partition are the name of the stream that
+	// orders all changes of mutable blocks.
+	StreamCoherence = "CAIRN_COH_"
 	// StreamNames holds the newest state of every named block.
 	StreamNames = "CAIRN_NAMES"
 
@@ -46,6 +51,7 @@ const (
 	layoutVersion = "1"
 
 	placePrefix   = SubjectPrefix + "place."
+	cohPrefix     = SubjectPrefix + "coh."
 	namePrefix    = SubjectPrefix + "name."
 	rpcPrefix     = SubjectPrefix + "rpc."
 	summaryPrefix = SubjectPrefix + "summary."
@@ -105,6 +111,33 @@ func NameKey(subject string) (block.Key, error) {
 	return block.ParseKey(digits)
 }
 
+// CoherenceStream is the stream of one partition of the coherence log. A block
+// stays in one partition for ever.
+func CoherenceStream(partition int) string { return StreamCoherence + strconv.Itoa(partition) }
+
+// CoherenceSubject is where a node publishes its messages to the coherence log: one
+// lane for each author, because with a subject for each hashed shard of blocks the
+// records that a node has at one moment would go in as many messages: a quarter
+// of a record in each, instead of all in one.
+func CoherenceSubject(partition int, node string) string {
+	return cohPrefix + strconv.Itoa(partition) + "." + node
+}
+
+// CoherenceFilter matches the lanes of all authors.
+func CoherenceFilter(partition int) string { return CoherenceSubject(partition, "*") }
+
+// CoherenceNode reads partition and author out of a subject that CoherenceSubject made.
+func CoherenceNode(subject string) (partition int, node string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, cohPrefix)
+	if !ok {
+		return 0, "", false
+	}
+	digits, node, ok := strings.Cut(rest, ".")
+	partition, err := strconv.Atoi(digits)
+	ok = ok && err == nil && partition >= 0 && CoherenceSubject(partition, node) == subject && ValidID(node) == nil
+	return partition, node, ok
+}
+
 // RPCSubject is where one node answers the operation op.
 func RPCSubject(node, op string) string { return rpcPrefix + node + "." + op }
 
@@ -126,6 +159,10 @@ type Layout struct {
 	PlaceBytes int64
 	// NameBytes bounds the stream of names on disk. Default unbounded.
 	NameBytes int64
+	// CoherenceBytes bounds the stream of the coherence log on disk. When it is
+	// full, nothing can be written until a snapshot has made room: the log is never
+	// cut without one. Default unbounded.
+	CoherenceBytes int64
 	// SnapshotBytes bounds the object store of snapshots on disk. Default 1 GiB.
 	SnapshotBytes int64
 	// MarkerTTL is how long the trace of an expired member stays readable.
@@ -147,9 +184,9 @@ func (l Layout) Validate() error {
 	if l.PlaceAge < 0 || l.PlaceAge > 0 && l.PlaceAge < time.Second {
 		errs = append(errs, fmt.Errorf("cluster: PlaceAge %v: want at least 1s", l.PlaceAge))
 	}
-	if l.PlaceBytes < 0 || l.NameBytes < 0 || l.SnapshotBytes < 0 {
-		errs = append(errs, fmt.Errorf("cluster: PlaceBytes %d, NameBytes %d, SnapshotBytes %d: want none negative",
-			l.PlaceBytes, l.NameBytes, l.SnapshotBytes))
+	if l.PlaceBytes < 0 || l.NameBytes < 0 || l.CoherenceBytes < 0 || l.SnapshotBytes < 0 {
+		errs = append(errs, fmt.Errorf("cluster: PlaceBytes %d, NameBytes %d, CoherenceBytes %d, SnapshotBytes %d: want none negative",
+			l.PlaceBytes, l.NameBytes, l.CoherenceBytes, l.SnapshotBytes))
 	}
 	if l.MarkerTTL != 0 && l.MarkerTTL < time.Second {
 		errs = append(errs, fmt.Errorf("cluster: MarkerTTL %v: want at least 1s, the resolution of NATS", l.MarkerTTL))
@@ -161,6 +198,7 @@ func (l Layout) withDefaults() Layout {
 	l.PlaceAge = or(l.PlaceAge, DefaultPlaceAge)
 	l.PlaceBytes = or(l.PlaceBytes, DefaultPlaceBytes)
 	l.NameBytes = or(l.NameBytes, -1)
+	l.CoherenceBytes = or(l.CoherenceBytes, -1)
 	l.SnapshotBytes = or(l.SnapshotBytes, DefaultSnapshotBytes)
 	l.MarkerTTL = or(l.MarkerTTL, DefaultMarkerTTL)
 	return l
@@ -219,6 +257,32 @@ func (l Layout) nameStream(replicas int) jetstream.StreamConfig {
 	}
 }
 
+func (l Layout) coherenceStream(partition, replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        CoherenceStream(partition),
+		Description: "Cairn: the coherence log, packed records in the order that decides; read with: cairn log",
+		Subjects:    []string{CoherenceFilter(partition)},
+		Retention:   jetstream.LimitsPolicy,
+		// Only what a verified snapshot stands for may go, by a purge: a stream that is
+		// full refuses new messages rather than dropping old ones.
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    l.CoherenceBytes,
+		DenyDelete:  true,
+		Duplicates:  coherenceDuplicates,
+		Storage:     jetstream.FileStorage,
+		Replicas:    replicas,
+		AllowDirect: true,
+		Metadata:    metadata("cairn."+ledger.Format, replicas),
+	}
+}
+
+// coherenceDuplicates is how long the server recognizes a repeated message. One that
+// comes twice later is in the log twice, and the ledger ignores the second.
+const coherenceDuplicates = 2 * time.Minute
+
+// partitions is how many partitions the coherence log has.
+const partitions = 1
+
 func (l Layout) memberBucket(replicas int) jetstream.KeyValueConfig {
 	return jetstream.KeyValueConfig{
 		Bucket:         BucketMembers,
@@ -234,7 +298,7 @@ func (l Layout) memberBucket(replicas int) jetstream.KeyValueConfig {
 func (l Layout) snapshotBucket(replicas int) jetstream.ObjectStoreConfig {
 	return jetstream.ObjectStoreConfig{
 		Bucket:      BucketSnapshots,
-		Description: "Cairn: what each node holds, as place/<node>/<slot>; from where a late router starts",
+		Description: "Cairn: what each node holds, as place/<node>/<slot>; the state of mutable blocks, as coh/<partition>/<sequence>",
 		MaxBytes:    l.SnapshotBytes,
 		Storage:     jetstream.FileStorage,
 		Replicas:    replicas,
@@ -265,6 +329,9 @@ func Ensure(ctx context.Context, conn *Conn, l Layout) error {
 		}},
 		{StreamNames, func(ctx context.Context, n int) error {
 			return ensureStream(ctx, js, l.nameStream(n))
+		}},
+		{CoherenceStream(0), func(ctx context.Context, n int) error {
+			return ensureStream(ctx, js, l.coherenceStream(0, n))
 		}},
 		{kvStreamPrefix + BucketMembers, func(ctx context.Context, n int) error {
 			_, err := js.CreateOrUpdateKeyValue(ctx, l.memberBucket(n))
