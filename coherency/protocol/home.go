@@ -71,6 +71,9 @@ func (m *Machine) arrived(e Arrived) {
 		return
 	}
 	s := stagedObject{e.Value.Object, e.Author, e.Incarnation, e.Token, e.Version}
+	if e.Token == 0 && slices.ContainsFunc(m.staged[e.Key], func(old stagedObject) bool { return old.object == s.object && old.token != 0 }) {
+		return // staged for a Commit before it was staged for a Flush: a late copy
+	}
 	if m.hopeless(s, p) {
 		m.do(Collect{Object: s.object})
 		return

@@ -127,11 +127,7 @@ func (m *Machine) void(e entry, reborn bool) {
 		}
 	case ledger.Revoke:
 		if b := m.blocks[e.rec.Key]; b != nil && b.token == e.rec.Token && b.undecided {
-			if reborn {
-				m.flushEnded(b)
-				return
-			}
-			m.enqueue(e.rec, e.op)
+			m.enqueue(e.rec, e.op) // also by the next incarnation: the bytes stay gone
 		}
 	case ledger.Clear, ledger.Ack, ledger.Leave, ledger.Rehome:
 		m.enqueue(e.rec, e.op)

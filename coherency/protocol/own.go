@@ -54,6 +54,9 @@ func (m *Machine) tryOwn(o *op, b *local) {
 
 func (m *Machine) writeOwn(o *op, b *local) {
 	w := &o.write
+	// What was staged for a Commit is protected by this incarnation only, and a Flush
+	// may be the next one's: it is staged again.
+	o.staged, o.homes = false, ledger.Homes{}
 	if o.staged && o.born != m.incarnation { // the homes may be collecting it
 		m.reply(o, Reply{Err: ErrContended})
 		return
