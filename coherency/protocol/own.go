@@ -353,6 +353,9 @@ func (m *Machine) gone(e Gone) {
 	if b == nil || b.token == 0 || b.version <= b.base || b.value.Object != e.Object || b.value.Homes.Count() > 0 {
 		return
 	}
+	if b.undecided && b.flushValue.Object == e.Object {
+		return // they are at its homes, or were given up already
+	}
 	b.recalled = true
 	if b.flushing == 0 && !b.undecided {
 		m.flushes++
