@@ -1,6 +1,8 @@
 package protocol
 
 import (
+	"bytes"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +14,9 @@ import (
 
 // scriptNamespace is the one that all blocks of the scripts are in.
 const scriptNamespace = "t"
+
+// scriptHistory is of how many sequences a node keeps the digests.
+const scriptHistory = 64
 
 // scriptTick is how often a node gets a Tick.
 const scriptTick = 25 * time.Millisecond
@@ -94,12 +99,12 @@ func (s *script) key(name string) block.Key {
 func (n *scriptNode) runs() bool { return !n.down && !n.frozen }
 
 // boot starts the node's process: it reads the log and joins.
-func (s *script) boot(n *scriptNode) {
-	m, err := New(n.cfg, ledger.New(ledger.NewMapTable(), 64), s.now)
+func (s *script) boot(n *scriptNode, led *ledger.Ledger) {
+	m, err := New(n.cfg, led, s.now)
 	if err != nil {
 		s.fatalf("%v", err)
 	}
-	n.m, n.applied, n.down = m, 0, false
+	n.m, n.applied, n.down = m, int(led.Sequence()), false
 	for n.applied < len(s.log) {
 		s.deliver(n)
 	}
@@ -114,7 +119,22 @@ func (s *script) crash(n *scriptNode) {
 	n.cfg.Incarnation = n.m.Incarnation() + 1
 }
 
-func (s *script) restart(n *scriptNode) { s.boot(n) }
+// restart begins the node's next life: from an empty ledger and the whole log, or from
+// a snapshot of another node's ledger and what follows it.
+func (s *script) restart(n *scriptNode) {
+	led := ledger.New(ledger.NewMapTable(), scriptHistory)
+	if from := s.text("snapshot", ""); from != "" {
+		var data bytes.Buffer
+		if err := s.node(from).m.Ledger().Snapshot(&data); err != nil {
+			s.fatalf("%v", err)
+		}
+		var err error
+		if led, err = ledger.LoadSnapshot(&data, ledger.NewMapTable(), scriptHistory); err != nil {
+			s.fatalf("%v", err)
+		}
+	}
+	s.boot(n, led)
+}
 
 // step gives the node one event and does what it asks for.
 func (s *script) step(n *scriptNode, ev Event) {
@@ -174,11 +194,19 @@ func (s *script) resend(n *scriptNode) {
 	n.lost = nil
 }
 
+// garbage puts something into the log that is no message.
+func (s *script) garbage() {
+	data := []byte("garbage")
+	s.ref.Skip(uint64(len(s.log)+1), ledger.Sum(data))
+	s.log = append(s.log, scriptMessage{data, []string{fmt.Sprintf("%d   not a message", len(s.log)+1)}})
+	s.printf("%s", s.log[len(s.log)-1].text[0])
+}
+
 func (s *script) dup(n *scriptNode) {
 	for _, l := range s.log {
 		var msg ledger.Message
 		if err := ledger.Decode(l.data, &msg); err != nil {
-			s.fatalf("%v", err)
+			continue
 		}
 		if msg.Node == n.name && msg.Incarnation == n.m.Incarnation() && strconv.FormatUint(msg.Number, 10) == s.arg(1) {
 			s.append(n, &msg)
@@ -192,11 +220,12 @@ func (s *script) dup(n *scriptNode) {
 func (s *script) deliver(n *scriptNode) {
 	data := s.log[n.applied].data
 	n.applied++
+	sum := ledger.Sum(data)
 	msg := &ledger.Message{}
 	if err := ledger.Decode(data, msg); err != nil {
-		s.fatalf("message %d: %v", n.applied, err)
+		s.step(n, Skipped{Sequence: uint64(n.applied), Sum: sum})
+		return
 	}
-	sum := ledger.Sum(data)
 	if n.corrupt {
 		n.corrupt = false
 		sum++

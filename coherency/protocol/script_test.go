@@ -42,6 +42,8 @@ import (
 //	staging NODE hold|auto, stage NODE ok|fail|first|arrive   by hand, the oldest first; first: only
 //	                 the first home stores it; arrive: all do, and the author does not learn it
 //	crash NODE, restart NODE, freeze NODE, thaw NODE (it is stopped, and its clock is not)
+//	restart NODE snapshot=NODE   from the other's ledger as it is, instead of the whole log
+//	garbage          puts something into the log that is no message
 //	corrupt NODE     it reads something else than the others as its next message
 //	log [from=n], state [BLOCK] [node=NODE], members, homes BLOCK…
 //	do               several commands, one a line
@@ -151,6 +153,8 @@ func (s *script) command(t *testing.T, d *datadriven.TestData) {
 		s.step(n, Gone{Key: key, Object: n.m.blocks[key].value.Object})
 	case "leave":
 		s.step(s.node(c.arg(0)), Leave{})
+	case "garbage":
+		s.garbage()
 	case "verdicts":
 		s.verdicts(c.arg(0))
 	default:
@@ -208,7 +212,7 @@ func (s *script) cluster() {
 		cfg.Durable = !ok || slices.Contains(durable, name)
 		n := &scriptNode{name: name, cfg: cfg}
 		s.nodes = append(s.nodes, n)
-		s.boot(n)
+		s.boot(n, ledger.New(ledger.NewMapTable(), scriptHistory))
 	}
 	s.stabilize()
 	s.quiet = false
