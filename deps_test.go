@@ -53,6 +53,7 @@ const outside = `
 github.com/nats-io/:            cluster internal/natstest
 github.com/hashicorp/golang-lru: hostcache
 github.com/alecthomas/kong:     cmd/cairn
+github.com/anishathalye/porcupine: internal/sim cmd/cairn
 github.com/cockroachdb/datadriven: coherency/protocol
 `
 
