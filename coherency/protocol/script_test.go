@@ -105,7 +105,7 @@ func (c *call) duration(name string, standard time.Duration) time.Duration {
 }
 
 // run carries out one directive, or the lines of a do, and returns what came of it.
-func (s *script) run(t *testing.T, d *datadriven.TestData) string {
+func (s *script) run(t testing.TB, d *datadriven.TestData) string {
 	s.out.Reset()
 	if d.Cmd != "do" {
 		s.command(t, d)
@@ -123,7 +123,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 	return s.out.String()
 }
 
-func (s *script) command(t *testing.T, d *datadriven.TestData) {
+func (s *script) command(t testing.TB, d *datadriven.TestData) {
 	c := &call{t: t, pos: d.Pos, named: map[string][]string{}}
 	for _, a := range d.CmdArgs {
 		if len(a.Vals) == 0 {
