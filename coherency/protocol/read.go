@@ -55,8 +55,9 @@ func (m *Machine) tryRead(o *op) {
 		m.dislodge(b, p)
 	case r.Level != Strict:
 		m.serve(o, p)
-	case r.Space.Lease && (o.fenced || m.Serving(m.now)):
+	case r.Space.Lease && (o.fenced || m.Serving(m.now) && !m.away):
 		// What some member has not applied, it may be serving the version before of.
+		// For who leaves nobody waits once his Leave is in the log.
 		if at := p.Changed.Sequence(); at > m.allApplied() && !mutant.Is(mutant.ServeUnsettled) {
 			m.awaitSettled(o, at)
 			return

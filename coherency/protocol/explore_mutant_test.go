@@ -1,0 +1,44 @@
+//go:build cairn_mutant
+
+package protocol
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"cairn/internal/mutant"
+)
+
+// TestExploreFindsMutants breaks the protocol in each of the ways that mutant knows, and
+// wants some small cluster to show it.
+func TestExploreFindsMutants(t *testing.T) {
+	defer mutant.Choose(mutant.None)
+	for _, name := range mutant.All() {
+		mutant.Choose(name)
+		r, in := hunt(name)
+		switch {
+		case r.err == nil && slices.Contains(unseen, name):
+			t.Logf("%-40v not found, as expected", name)
+		case r.err == nil:
+			t.Errorf("%v: not found", name)
+		default:
+			t.Logf("%-40v %s, %d states, %.1f s: %v", name, in.name, r.states, r.took.Seconds(), r.err)
+		}
+	}
+}
+
+// unseen are mutations that no small cluster here can show.
+var unseen = []mutant.Name{}
+
+// hunt searches in all instances, a little in each at first.
+func hunt(name mutant.Name) (r result, in *instance) {
+	for most := 3000; most <= 300_000; most *= 10 {
+		for _, in = range instances() {
+			if r = in.search(most, time.Now().Add(20*time.Second), uint64(name)); r.err != nil {
+				return r, in
+			}
+		}
+	}
+	return r, in
+}

@@ -1,0 +1,175 @@
+package protocol
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"cairn/coherency"
+)
+
+// Shorthands for programs.
+const (
+	through = coherency.WriteThrough
+	back    = coherency.WriteBack
+	all     = coherency.WriteAll
+)
+
+func on(node int, do verb, policy coherency.WritePolicy) action {
+	return action{node: node - 1, do: do, policy: policy}
+}
+
+func second(a action) action {
+	a.block = 1
+	return a
+}
+
+func may(b map[int]uint8) (list [budgets]uint8) {
+	for what, n := range b {
+		list[what] = n
+	}
+	return list
+}
+
+// instances are small clusters, each about one part of the protocol. Those of
+// which all states are too many are bounded by time.
+func instances() []*instance {
+	return []*instance{
+		{name: "through and through", clients: [][]action{
+			{on(1, put, through), on(1, get, 0), on(2, put, through)},
+			{on(2, put, through), on(2, get, 0)}}, budget: may(map[int]uint8{reorders: 1})},
+		{name: "through and back", clients: [][]action{
+			{on(1, put, through), on(1, get, 0), on(1, put, through)},
+			{on(2, put, back), on(2, put, back), on(2, get, 0)}}, budget: may(map[int]uint8{advances: 1})},
+		{name: "back and back, recalled", flush: true, clients: [][]action{
+			{on(1, put, back), on(1, put, back)},
+			{on(2, put, back), on(1, get, 0)}}, budget: may(map[int]uint8{advances: 1, timeouts: 1})},
+		{name: "back, crash and restart", homeAt: 2, clients: [][]action{
+			{on(1, put, back), on(1, put, back)},
+			{on(2, get, 0), on(2, put, through), on(2, get, 0)}}, budget: may(map[int]uint8{advances: 2, crashes: 1}), crash: []int{0}},
+		{name: "back, the owner frozen and revoked", clients: [][]action{
+			{on(1, put, back), on(1, put, back), on(1, get, 0)},
+			{on(2, get, 0), on(2, put, back)}}, budget: may(map[int]uint8{advances: 3})},
+		{name: "lease mode, two nodes", space: Space{Lease: true}, clients: [][]action{
+			{on(1, put, through), on(1, get, 0)},
+			{on(2, get, 0), on(1, get, 0), on(2, get, 0)}}},
+		{name: "lease mode, three nodes", count: 3, space: Space{Lease: true}, flights: 1, clients: [][]action{
+			{on(1, put, through)},
+			{on(2, get, 0), on(3, get, 0)},
+			{on(3, get, 0)}}, budget: may(map[int]uint8{advances: 1})},
+		{name: "lease mode and an owner", space: Space{Lease: true}, clients: [][]action{
+			{on(1, put, back), on(1, put, back)},
+			{on(2, get, 0), on(2, put, through), on(2, get, 0)}}, budget: may(map[int]uint8{advances: 2})},
+		{name: "fences and a crash", clients: [][]action{
+			{on(1, put, through), on(2, get, 0)},
+			{on(2, get, 0), on(1, get, 0), on(2, put, through)}}, budget: may(map[int]uint8{crashes: 1, duplicates: 1})},
+		{name: "conditions", clients: [][]action{
+			{on(1, put, through), on(1, cas, through), on(1, cas, through)},
+			{on(2, get, 0), on(2, cas, back), on(2, create, through)},
+			{on(2, remove, through), on(1, replace, through)}}},
+		{name: "copies, crash of the owner", count: 3, space: Space{Copies: 2}, flights: 1, clients: [][]action{
+			{on(1, put, back), on(1, put, back)},
+			{on(2, get, 0)}}, budget: may(map[int]uint8{crashes: 1, advances: 2}), crash: []int{0}},
+		{name: "copies, crash of a holder", count: 3, homeAt: 2, space: Space{Copies: 2}, flights: 1, fine: true, clients: [][]action{
+			{on(1, put, back), on(1, put, back)},
+			{on(3, get, 0)}}, budget: may(map[int]uint8{crashes: 1, refusals: 1}), crash: []int{1}},
+		{name: "barrier, dirty owner and a crash", clients: [][]action{
+			{on(1, put, back), on(1, put, back)},
+			{on(2, barrier, 0), on(2, get, 0)}}, budget: may(map[int]uint8{crashes: 1, advances: 2}), crash: []int{0}},
+		{name: "barriers of both", names: []string{"a", "b"}, clients: [][]action{
+			{on(1, put, back), on(1, barrier, 0), on(1, put, back)},
+			{second(on(2, put, back)), on(2, barrier, 0)}}, budget: may(map[int]uint8{duplicates: 1})},
+		{name: "clear and an owner", clients: [][]action{
+			{on(1, put, back), on(1, put, back)},
+			{on(2, wipe, 0), on(2, get, 0)},
+			{on(2, put, through)}}},
+		{name: "staged objects and duplicates", fine: true, homeAt: 2, clients: [][]action{
+			{on(1, put, through), on(1, put, through)},
+			{on(2, put, back), on(2, put, back)}}, budget: may(map[int]uint8{duplicates: 1, refusals: 1})},
+		{name: "staged objects and a lapse", fine: true, homeAt: 2, clients: [][]action{
+			{on(1, put, through), on(1, put, back)},
+			{on(2, get, 0)}}, budget: may(map[int]uint8{duplicates: 1, advances: 2})},
+		{name: "rehome", count: 3, homeAt: 3, flights: 1, space: Space{Homes: 2}, clients: [][]action{
+			{on(1, put, through)},
+			{on(2, get, 0)}}, budget: may(map[int]uint8{advances: 3, crashes: 1}), crash: []int{2}},
+		{name: "leaving", flush: true, clients: [][]action{
+			{on(1, put, back), on(1, put, back)},
+			{on(2, put, back), on(2, get, 0)}}, budget: may(map[int]uint8{leaves: 1, advances: 1})},
+		{name: "leaving in lease mode", space: Space{Lease: true}, clients: [][]action{
+			{on(1, put, through), on(1, get, 0), on(1, get, 0)},
+			{on(2, put, through), on(2, get, 0)}}, budget: may(map[int]uint8{leaves: 1, advances: 1})},
+		{name: "two blocks, three nodes", count: 3, names: []string{"a", "b"}, flights: 1, clients: [][]action{
+			{on(1, put, back), second(on(1, put, back))},
+			{second(on(2, put, back)), on(2, put, back)},
+			{on(3, get, 0), second(on(3, get, 0))}}},
+		{name: "sessions", flush: true, clients: [][]action{
+			{on(1, put, back), on(2, getSession, 0), on(2, put, through), on(1, getSession, 0)},
+			{on(2, put, through), on(1, getSession, 0)}}},
+		{name: "all", count: 3, flights: 1, clients: [][]action{
+			{on(1, put, all), on(2, get, 0)},
+			{on(2, put, all)}}, budget: may(map[int]uint8{crashes: 1, advances: 1}), crash: []int{2}},
+	}
+}
+
+// TestExplore goes through the states of small clusters of the real Machine: a part of
+// them, or with CAIRN_LONG=1 as many as there are, or as the time CAIRN_EXPLORE
+// allows (5m by default).
+func TestExplore(t *testing.T) {
+	most, workers := 2500, 1
+	if n, err := strconv.Atoi(os.Getenv("CAIRN_STATES")); err == nil {
+		most = n
+	}
+	limit := time.Minute
+	if os.Getenv("CAIRN_LONG") != "" {
+		most, workers, limit = 1<<40, 2, 5*time.Minute
+		if d, err := time.ParseDuration(os.Getenv("CAIRN_EXPLORE")); err == nil {
+			limit = d
+		}
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	list := instances()
+	started := time.Now()
+	end := started.Add(limit)
+	var mu sync.Mutex // guards what follows
+	next, total, transitions := 0, 0, 0
+	var running sync.WaitGroup
+	for range workers {
+		running.Go(func() {
+			for {
+				mu.Lock()
+				if next == len(list) {
+					mu.Unlock()
+					return
+				}
+				in := list[next]
+				next++
+				// What is left is shared by what is left.
+				share := time.Until(end) * time.Duration(workers) / time.Duration(len(list)-next+workers)
+				mu.Unlock()
+				r := in.search(most, time.Now().Add(share), 1)
+				mu.Lock()
+				total, transitions = total+r.states, transitions+r.transitions
+				report(t, in, r)
+				mu.Unlock()
+			}
+		})
+	}
+	running.Wait()
+	t.Logf("%d instances: %d states, %d transitions, %.0f s", len(list), total, transitions, time.Since(started).Seconds())
+}
+
+func report(t *testing.T, in *instance, r result) {
+	whole := "all"
+	if !r.complete {
+		whole = fmt.Sprintf("part, %d too long", r.cut)
+	}
+	t.Logf("%-36s %9d states %10d transitions %7d at rest, depth %3d, %6.1f s, %s",
+		in.name, r.states, r.transitions, r.rests, r.depth, r.took.Seconds(), whole)
+	if r.err != nil {
+		t.Errorf("%s: %v\n%s", in.name, r.err, in.trace(r))
+	}
+}
