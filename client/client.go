@@ -14,16 +14,19 @@ import (
 	"cairn/wire"
 )
 
-// Client is a connection to a cluster. All methods may be called in parallel.
+// Client is a connection to a cluster, and one session of reads and changes of names,
+// through whichever node. All methods may be called in parallel.
 type Client struct {
-	cfg  Config
-	http *http.Client
+	cfg     Config
+	http    *http.Client
+	session session
 
 	// mu guards what follows.
-	mu     sync.Mutex
-	nodes  map[string]*Node // by address
-	tokens map[string]wire.Token
-	closed bool
+	mu       sync.Mutex
+	nodes    map[string]*Node // by address
+	tokens   map[string]wire.Token
+	watching map[*watcher]context.CancelCauseFunc
+	closed   bool
 }
 
 // Open checks the configuration and that one of the nodes answers.
@@ -34,7 +37,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
 	c := &Client{
 		cfg: cfg, http: &http.Client{Timeout: cfg.Timeout},
-		nodes: map[string]*Node{}, tokens: map[string]wire.Token{},
+		nodes: map[string]*Node{}, tokens: map[string]wire.Token{}, watching: map[*watcher]context.CancelCauseFunc{},
 	}
 	if err := c.any(ctx, func(n *Node) error { return n.Ping(ctx) }); err != nil {
 		c.Close()
@@ -43,11 +46,14 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close closes all connections. Calls under way may fail.
+// Close closes all connections and ends what watches. Calls under way may fail.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
+	for _, end := range c.watching {
+		end(ErrClosed)
+	}
 	for _, n := range c.nodes {
 		n.pool.Close()
 	}
@@ -71,13 +77,12 @@ func (c *Client) Node(addr string) (*Node, error) {
 		return n, nil
 	}
 	pool, err := resp.NewPool(network, target, resp.PoolConfig{
-		Client:    resp.ClientConfig{DialTimeout: c.cfg.DialTimeout, Timeout: c.cfg.Timeout},
-		MaxActive: c.cfg.MaxConnections, MaxIdle: c.cfg.MaxConnections,
+		Client: c.cfg.conn(), MaxActive: c.cfg.MaxConnections, MaxIdle: c.cfg.MaxConnections,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cairn: %w", err)
 	}
-	n := &Node{c: c, addr: addr, pool: pool}
+	n := &Node{c: c, addr: addr, network: network, target: target, pool: pool}
 	c.nodes[addr] = n
 	return n, nil
 }
@@ -85,6 +90,12 @@ func (c *Client) Node(addr string) (*Node, error) {
 // any calls f with one node after another until one answers. Nodes that have just
 // failed come last.
 func (c *Client) any(ctx context.Context, f func(*Node) error) error {
+	return c.until(ctx, final, f)
+}
+
+// until is any for errors of which the function final tells that no other node is
+// to be asked.
+func (c *Client) until(ctx context.Context, final func(error) bool, f func(*Node) error) error {
 	var errs []error
 	for _, n := range c.inOrder() {
 		err := f(n)
@@ -179,29 +190,6 @@ func (c *Client) Match(ctx context.Context, keys []block.Key) (m Match, err erro
 	return m, err
 }
 
-// GetName reads a named block; see Get.
-func (c *Client) GetName(ctx context.Context, name string, dst []byte) (p []byte, err error) {
-	err = c.any(ctx, func(n *Node) error {
-		p, err = n.GetName(ctx, name, dst)
-		return err
-	})
-	return p, err
-}
-
-// PutName makes p the newest version of a named block; see Node.PutName.
-func (c *Client) PutName(ctx context.Context, name string, p []byte, opts ...PutOption) error {
-	return c.any(ctx, func(n *Node) error { return n.PutName(ctx, name, p, opts...) })
-}
-
-// DeleteName removes a named block and reports whether it was there.
-func (c *Client) DeleteName(ctx context.Context, name string) (was bool, err error) {
-	err = c.any(ctx, func(n *Node) error {
-		was, err = n.DeleteName(ctx, name)
-		return err
-	})
-	return was, err
-}
-
 // remember keeps the newest token of each node.
 func (c *Client) remember(t wire.Token) {
 	c.mu.Lock()
@@ -211,7 +199,7 @@ func (c *Client) remember(t wire.Token) {
 	}
 }
 
-func (c *Client) session() []wire.Token {
+func (c *Client) newest() []wire.Token {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	tokens := make([]wire.Token, 0, len(c.tokens))

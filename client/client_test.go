@@ -102,7 +102,10 @@ func TestGetUsesTheCallersMemory(t *testing.T) {
 	}
 	for name, get := range map[string]func(dst []byte) ([]byte, error){
 		"block": func(dst []byte) ([]byte, error) { return c.Get(t.Context(), key(1), dst) },
-		"name":  func(dst []byte) ([]byte, error) { return c.GetName(t.Context(), "name", dst) },
+		"name": func(dst []byte) ([]byte, error) {
+			v, err := c.GetName(t.Context(), "name", dst)
+			return v.Value, err
+		},
 	} {
 		buf := make([]byte, 10, 100<<10)
 		got, err := get(buf)
@@ -209,7 +212,8 @@ func TestErrorsHaveTheirKind(t *testing.T) {
 	for code, want := range map[string]error{
 		wire.CodeFull: client.ErrFull, wire.CodeTooLarge: client.ErrTooLarge, wire.CodeNoSpace: client.ErrNoSpace,
 		wire.CodeConflict: client.ErrConflict, wire.CodeNamespace: client.ErrNamespace, wire.CodeNotFound: client.ErrNotFound,
-		wire.CodeUnavailable: client.ErrUnavailable, "BUSY": client.ErrFull,
+		wire.CodeUnavailable: client.ErrUnavailable, "BUSY": client.ErrFull, wire.CodeUnknown: client.ErrUnknownOutcome,
+		wire.CodeLost: client.ErrLost, wire.CodeNoHome: client.ErrNoHome, wire.CodeUnreachable: client.ErrUnreachable,
 	} {
 		answering := newScripted(t, "-"+code+" because\r\n")
 		c, err := client.Open(t.Context(), client.Config{Nodes: []string{answering}})
@@ -461,62 +465,6 @@ func TestMatchCarriesTokens(t *testing.T) {
 	slices.Sort(after)
 	if call[1] != "AFTER" || call[3] != "AFTER" || !slices.Equal(after, []string{"a/1/2", "b/1/1"}) {
 		t.Errorf("sent %q, want the newest token of each node", call[:5])
-	}
-}
-
-func TestNames(t *testing.T) {
-	s := newServer("n1").start(t, "tcp", "")
-	c := open(t, client.Config{}, s)
-	other := open(t, client.Config{Namespace: "other"}, s)
-	if err := c.PutName(t.Context(), "k", []byte("v"), client.WithTTL(1500*time.Millisecond), client.WithPolicy(client.WriteAll)); err != nil {
-		t.Fatal(err)
-	}
-	if call := s.last("SET"); !slices.Equal(call, []string{"SET", "k", "v", "POLICY", "write-all", "PX", "1500"}) {
-		t.Errorf("sent %q", call)
-	}
-	if err := c.PutName(t.Context(), "k", []byte("w"), client.IfAbsent()); !errors.Is(err, client.ErrExists) {
-		t.Errorf("if absent: %v", err)
-	}
-	if err := other.PutName(t.Context(), "k", []byte("theirs"), client.IfAbsent()); err != nil {
-		t.Errorf("in another namespace: %v", err)
-	}
-	for _, tc := range []struct {
-		c    *client.Client
-		want string
-	}{{c, "v"}, {other, "theirs"}} {
-		if got, err := tc.c.GetName(t.Context(), "k", nil); string(got) != tc.want || err != nil {
-			t.Errorf("got %q, %v, want %q", got, err, tc.want)
-		}
-	}
-	if was, err := other.DeleteName(t.Context(), "k"); !was || err != nil {
-		t.Errorf("delete: %v, %v", was, err)
-	}
-	if was, err := other.DeleteName(t.Context(), "k"); was || err != nil {
-		t.Errorf("delete again: %v, %v", was, err)
-	}
-	if _, err := other.GetName(t.Context(), "k", nil); !errors.Is(err, client.ErrNotFound) {
-		t.Errorf("get a deleted name: %v", err)
-	}
-	if got, err := c.GetName(t.Context(), "k", nil); string(got) != "v" || err != nil {
-		t.Errorf("the other namespace's: %q, %v", got, err)
-	}
-}
-
-// A conditional write whose answer was lost is not sent again: the second would
-// find the first and report that someone else was faster.
-func TestConditionalPutIsSentOnce(t *testing.T) {
-	a, b := newServer("a").start(t, "tcp", ""), newServer("b").start(t, "tcp", "")
-	c := open(t, client.Config{}, a, b)
-	a.on("SET", hangUp)
-	err := c.PutName(t.Context(), "lock", []byte("me"), client.IfAbsent())
-	if !errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrExists) {
-		t.Errorf("got %v, want ErrUnavailable", err)
-	}
-	if n := a.count("SET") + b.count("SET"); n != 1 {
-		t.Errorf("sent %d times", n)
-	}
-	if err := c.PutName(t.Context(), "k", []byte("v")); err != nil {
-		t.Errorf("an unconditional write goes to the next node: %v", err)
 	}
 }
 

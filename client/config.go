@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"cairn/resp"
 )
 
 // Config says how to reach a cluster. The zero value of each limit stands for
@@ -33,6 +35,17 @@ type Config struct {
 	// Cooldown is how long a node that could not be reached is asked last;
 	// default 1 s.
 	Cooldown time.Duration
+	// MaxBackoff is the longest pause before Update and Watch try again; default
+	// 250 ms.
+	MaxBackoff time.Duration
+	// WatchPoll is how long a node may keep the question of a Watch before it
+	// answers that there is nothing new; default 20 s.
+	WatchPoll time.Duration
+}
+
+// conn is how a connection is made.
+func (c Config) conn() resp.ClientConfig {
+	return resp.ClientConfig{DialTimeout: c.DialTimeout, Timeout: c.Timeout}
 }
 
 func (c Config) withDefaults() Config {
@@ -41,6 +54,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxConnections, 32)
 	setDefault(&c.Window, 256)
 	setDefault(&c.Cooldown, time.Second)
+	setDefault(&c.MaxBackoff, 250*time.Millisecond)
+	setDefault(&c.WatchPoll, 20*time.Second)
 	return c
 }
 
@@ -67,7 +82,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("router %q: want http://host:port", c.Router))
 		}
 	}
-	if c.MaxConnections < 0 || c.Window < 0 || c.Timeout < 0 || c.DialTimeout < 0 || c.Cooldown < 0 {
+	if c.MaxConnections < 0 || c.Window < 0 || c.Timeout < 0 || c.DialTimeout < 0 || c.Cooldown < 0 || c.MaxBackoff < 0 || c.WatchPoll < 0 {
 		errs = append(errs, errors.New("limits must not be negative"))
 	}
 	if err := errors.Join(errs...); err != nil {

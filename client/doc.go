@@ -6,10 +6,28 @@
 // where a [Client.Route] sends it. Both may be used in parallel.
 //
 // Blocks are received into the caller's memory and their checksums verified on
-// arrival: a read returns the right bytes, [ErrNotFound], or another error. Names
-// travel as plain Redis values, which have no checksum of their own.
+// arrival: a read returns the right bytes, [ErrNotFound], or another error. Named
+// blocks travel as plain Redis values, which have no checksum of their own.
+//
+// # Named blocks
+//
+// A named block is a pointer that can be changed, to bytes that cannot. Its changes
+// and its [Strict] reads are linearizable: they behave as if one machine did them, one
+// after the other. Weaker reads are cheaper, and say how old they may be: [Session],
+// [Bounded], [Local]. To change a block by what it was, use [Client.Update], or
+// [Client.CompareAndSet] with the version that was read. [Client.Watch] tells of changes.
+//
+// A change ends in one of three ways, and errors.Is tells which: it was made (nil); it
+// was not made, and never will be by this call (all other errors); or nobody can tell
+// ([ErrUnknownOutcome]), because the answer was lost on its way. The third is never
+// tried again behind the caller's back; [Resend] allows it where twice is as good as
+// once. What is only unavailable at one node is tried at the others.
+//
+// # Sessions
 //
 // A Client remembers how far each node's announcements went when it answered a Put,
 // and later Matches wait until the node that is asked has seen as much. So what
-// a Client has put, it finds, at whichever node it asks.
+// a Client has put, it finds, at whichever node it asks. Likewise it remembers how far
+// into the coherence log its reads and changes of names went, and its [Session] reads
+// are never older than that; [Client.Resume] hands this on to another process.
 package client

@@ -14,8 +14,8 @@ import (
 var (
 	// ErrNotFound: neither the node nor its peers have the block.
 	ErrNotFound = errors.New("block not found")
-	// ErrConflict: the block exists with other bytes, or a name was changed by
-	// someone else meanwhile.
+	// ErrConflict: the block exists with other bytes, or a name has another version
+	// than expected: then errors.As finds a ConflictError.
 	ErrConflict = errors.New("conflict")
 	// ErrFull: the node has no room now: everything it holds is in use or on its
 	// way to disk. Trying again later may help.
@@ -28,8 +28,19 @@ var (
 	ErrNamespace = errors.New("unknown namespace")
 	// ErrCorrupt: the bytes that arrived do not have the block's checksum.
 	ErrCorrupt = errors.New("bytes do not match the block's checksum")
-	// ErrUnavailable: no node answered, or the one that did cannot do it now.
+	// ErrUnavailable: no node answered, or the one that did cannot do it now. A
+	// change was not made.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrUnknownOutcome: a change may have been made, or may be made yet; the answer
+	// was lost. Read the name, and do not repeat what must not happen twice.
+	ErrUnknownOutcome = errors.New("outcome unknown")
+	// ErrLost: the change was declared lost with the node that owned the block. It was
+	// not made, and will not be.
+	ErrLost = errors.New("change lost with the owner of the block")
+	// ErrNoHome: no live node can keep the block durably. A change was not made.
+	ErrNoHome = errors.New("no node can keep the block durably")
+	// ErrUnreachable: the version is known, but no node that has its bytes answers.
+	ErrUnreachable = errors.New("bytes out of reach")
 	// ErrExists: PutName with IfAbsent found the name taken.
 	ErrExists = errors.New("name exists")
 	// ErrClosed: the client is closed.
@@ -44,8 +55,23 @@ var sentinels = map[string]error{
 	wire.CodeTooLarge:    ErrTooLarge,
 	wire.CodeNamespace:   ErrNamespace,
 	wire.CodeUnavailable: ErrUnavailable,
+	wire.CodeUnknown:     ErrUnknownOutcome,
+	wire.CodeLost:        ErrLost,
+	wire.CodeNoHome:      ErrNoHome,
+	wire.CodeUnreachable: ErrUnreachable,
 	"BUSY":               ErrFull,
 }
+
+// ConflictError is an ErrConflict about a named block.
+type ConflictError struct {
+	// Version is the one that the block has; 0: it does not exist.
+	Version Version
+}
+
+func (e *ConflictError) Error() string { return "conflict: the version is " + e.Version.String() }
+
+// Unwrap makes it an ErrConflict.
+func (e *ConflictError) Unwrap() error { return ErrConflict }
 
 // replyError is an error that a node gave as its answer.
 type replyError struct {
@@ -73,7 +99,12 @@ func (e *failure) Error() string {
 	return text
 }
 
-func (e *failure) Unwrap() []error { return []error{ErrUnavailable, e.err} }
+func (e *failure) Unwrap() []error {
+	if e.unsure {
+		return []error{ErrUnknownOutcome, e.err}
+	}
+	return []error{ErrUnavailable, e.err}
+}
 
 // translate says where an error comes from, and gives one from the wire its
 // sentinel.
@@ -84,11 +115,17 @@ func translate(ctx context.Context, op, addr string, err error, unsure bool) err
 	var reply resp.ServerError
 	switch {
 	case errors.As(err, &reply):
-		if kind, ok := sentinels[reply.Code()]; ok {
-			return &replyError{op, addr, kind, strings.TrimPrefix(string(reply), reply.Code()+" ")}
+		kind, ok := sentinels[reply.Code()]
+		if !ok {
+			return &replyError{op, addr, reply, string(reply)}
 		}
-		return &replyError{op, addr, reply, string(reply)}
-	case errors.Is(err, resp.ErrNil), errors.Is(err, ErrClosed), ctx.Err() != nil:
+		text := strings.TrimPrefix(string(reply), reply.Code()+" ")
+		if v, ok := wire.ConflictVersion(text); ok && kind == ErrConflict {
+			_, why, _ := strings.Cut(text, ": ")
+			kind, text = &ConflictError{v}, "the version is "+v.String()+": "+why
+		}
+		return &replyError{op, addr, kind, text}
+	case errors.Is(err, resp.ErrNil), errors.Is(err, ErrClosed), ctx.Err() != nil && !unsure:
 		return fmt.Errorf("cairn: %s at %s: %w", op, addr, err)
 	}
 	return &failure{op, addr, err, unsure}
@@ -99,6 +136,16 @@ func translate(ctx context.Context, op, addr string, err error, unsure bool) err
 func final(err error) bool {
 	var reply *replyError
 	var f *failure
-	return errors.As(err, &reply) || errors.As(err, &f) && f.unsure || errors.Is(err, resp.ErrNil) ||
-		errors.Is(err, ErrExists) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotFound)
+	return errors.As(err, &reply) || errors.As(err, &f) && f.unsure || errors.Is(err, resp.ErrNil) || errors.Is(err, errConditions) ||
+		errors.Is(err, ErrExists) || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNamespace)
+}
+
+// finalForNames is final for what concerns names: a node that has no strict service, or
+// cannot reach the bytes, has not done anything, and another may.
+func finalForNames(err error) bool {
+	var reply *replyError
+	if errors.As(err, &reply) && (reply.kind == ErrUnavailable || reply.kind == ErrUnreachable) {
+		return false
+	}
+	return final(err)
 }

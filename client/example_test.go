@@ -89,11 +89,41 @@ func ExampleClient_PutName() {
 	}
 	err = c.PutName(ctx, "session:17", []byte("state 3"), client.IfAbsent())
 	fmt.Println("taken:", errors.Is(err, client.ErrExists))
-	p, err := c.GetName(ctx, "session:17", nil)
-	fmt.Printf("%s, %v\n", p, err)
+	v, err := c.GetName(ctx, "session:17", nil)
+	fmt.Printf("%s, %v\n", v.Value, err)
 	// Output:
 	// taken: true
 	// state 2, <nil>
+}
+
+// Agents that share a list add to it without losing what another adds meanwhile.
+func ExampleClient_Update() {
+	node, stop := exampleNode()
+	defer stop()
+	ctx := context.Background()
+	c, err := client.Open(ctx, client.Config{Nodes: []string{node}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	for _, task := range []string{"plan", "search"} {
+		err := c.Update(ctx, "", "tasks", func(old []byte) ([]byte, error) {
+			return fmt.Appendf(old, "%s;", task), nil // may be called again: no effect but the result
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	v, err := c.GetName(ctx, "tasks", nil, client.Session())
+	fmt.Printf("%s %v\n", v.Value, err)
+
+	err = c.PutName(ctx, "tasks", nil, client.ExpectVersion(v.Version-1))
+	var conflict *client.ConflictError
+	fmt.Println(errors.As(err, &conflict) && conflict.Version == v.Version)
+	// Output:
+	// plan;search; <nil>
+	// true
 }
 
 func ExampleClient_Route() {

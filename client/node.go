@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -17,9 +16,10 @@ import (
 
 // Node is one node of a cluster. All methods may be called in parallel.
 type Node struct {
-	c    *Client
-	addr string
-	pool *resp.Pool
+	c               *Client
+	addr            string
+	network, target string // addr as net.Dial takes it
+	pool            *resp.Pool
 
 	downUntil atomic.Int64 // nanoseconds since 1970
 }
@@ -127,40 +127,6 @@ func (n *Node) GetBatch(ctx context.Context, keys []block.Key, place func(i int,
 
 var errSkipped = errors.New("skipped by the caller")
 
-// PutOption changes a Put.
-type PutOption func(*putOptions)
-
-type putOptions struct {
-	policy   string
-	ttl      time.Duration
-	ifAbsent bool
-}
-
-// Policies for WithPolicy.
-const (
-	WriteBack    = "write-back"    // answered when a read finds the block
-	WriteThrough = "write-through" // answered when the block is durable
-	WriteAll     = "write-all"     // and every tier of the node holds it
-)
-
-// WithPolicy sets the write policy; the default is the namespace's.
-func WithPolicy(policy string) PutOption { return func(o *putOptions) { o.policy = policy } }
-
-// WithTTL lets a named block end by itself; it has no effect on Put.
-func WithTTL(d time.Duration) PutOption { return func(o *putOptions) { o.ttl = d } }
-
-// IfAbsent makes PutName fail with ErrExists when the name is taken; Put never
-// overwrites anyway.
-func IfAbsent() PutOption { return func(o *putOptions) { o.ifAbsent = true } }
-
-func options(opts []PutOption) putOptions {
-	var o putOptions
-	for _, f := range opts {
-		f(&o)
-	}
-	return o
-}
-
 // Put stores p, which it only reads, as the block key, the successor of parent in
 // its sequence (zero: the first). stored tells that the node did not have it yet.
 // Other bytes under the same key are ErrConflict.
@@ -217,7 +183,7 @@ type Match struct {
 // Match returns the longest prefix of keys that is cached. It sees everything
 // that this Client has put before, at whichever node.
 func (n *Node) Match(ctx context.Context, keys []block.Key) (m Match, err error) {
-	tokens := n.c.session()
+	tokens := n.c.newest()
 	err = n.chain(ctx, "match", func(conn *resp.Conn) error {
 		conn.AppendHeader(2 + 2*len(tokens) + len(keys))
 		conn.AppendString("CAIRN.MATCH")
@@ -278,131 +244,13 @@ func (n *Node) Explain(ctx context.Context, what string) (json.RawMessage, error
 // where it names something.
 func (n *Node) text(ctx context.Context, op, command string, args ...[]byte) (p []byte, err error) {
 	err = n.chain(ctx, op, func(conn *resp.Conn) error {
-		named := n.enter(conn)
-		conn.Append(command, args...)
-		if err := n.entered(conn, named); err != nil {
+		return n.within(conn, "", func() { conn.Append(command, args...) }, func() error {
+			v, err := conn.ReadReply()
+			p = []byte(v.Text())
 			return err
-		}
-		v, err := conn.ReadReply()
-		p = []byte(v.Text())
-		return err
+		})
 	})
 	return p, err
-}
-
-// enter queues the choice of the namespace, if one is configured: connections are
-// shared, and a new one begins in the node's first.
-func (n *Node) enter(conn *resp.Conn) bool {
-	if n.c.cfg.Namespace == "" {
-		return false
-	}
-	conn.Append("CAIRN.NAMESPACE", []byte(n.c.cfg.Namespace))
-	return true
-}
-
-func (n *Node) entered(conn *resp.Conn, named bool) error {
-	if !named {
-		return nil
-	}
-	_, err := conn.ReadStatus()
-	if err != nil {
-		// The node refuses the command behind it, and what else may come before it
-		// has been told a namespace.
-		_, _ = conn.ReadReply()
-		conn.Close()
-	}
-	return err
-}
-
-// GetName reads the newest version of a named block that the node knows into
-// dst, which grows if it is too short, and returns its bytes.
-func (n *Node) GetName(ctx context.Context, name string, dst []byte) (p []byte, err error) {
-	err = n.chain(ctx, "get", func(conn *resp.Conn) error {
-		named := n.enter(conn)
-		conn.Append("GET", []byte(name))
-		if err := n.entered(conn, named); err != nil {
-			return err
-		}
-		length, err := conn.ReadBulkHeader()
-		if err != nil {
-			return err
-		}
-		if cap(dst) < length {
-			dst = make([]byte, length)
-		}
-		p = dst[:length]
-		return conn.ReadBody(p)
-	})
-	if errors.Is(err, resp.ErrNil) {
-		return nil, fmt.Errorf("cairn: get %.64q at %s: %w", name, n.addr, ErrNotFound)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// PutName makes p the newest version of a named block. It returns when the change
-// is in the cluster's log and the node has applied it; other nodes follow within
-// the delay of an event.
-func (n *Node) PutName(ctx context.Context, name string, p []byte, opts ...PutOption) error {
-	o := options(opts)
-	words := 0
-	if o.policy != "" {
-		words += 2
-	}
-	if o.ttl > 0 {
-		words += 2
-	}
-	if o.ifAbsent {
-		words++
-	}
-	send := n.chain
-	if o.ifAbsent {
-		send = n.once // a repetition would find the first attempt's name
-	}
-	err := send(ctx, "put", func(conn *resp.Conn) error {
-		named := n.enter(conn)
-		conn.AppendHeader(3 + words)
-		conn.AppendString("SET")
-		conn.AppendString(name)
-		conn.AppendArg(p)
-		if o.policy != "" {
-			conn.AppendString("POLICY")
-			conn.AppendString(o.policy)
-		}
-		if o.ttl > 0 {
-			conn.AppendString("PX")
-			conn.AppendString(strconv.FormatInt(max(o.ttl.Milliseconds(), 1), 10))
-		}
-		if o.ifAbsent {
-			conn.AppendString("NX")
-		}
-		if err := n.entered(conn, named); err != nil {
-			return err
-		}
-		_, err := conn.ReadStatus()
-		return err
-	})
-	if errors.Is(err, resp.ErrNil) {
-		return fmt.Errorf("cairn: put %.64q at %s: %w", name, n.addr, ErrExists)
-	}
-	return err
-}
-
-// DeleteName removes a named block and reports whether it was there.
-func (n *Node) DeleteName(ctx context.Context, name string) (was bool, err error) {
-	err = n.chain(ctx, "delete", func(conn *resp.Conn) error {
-		named := n.enter(conn)
-		conn.Append("DEL", []byte(name))
-		if err := n.entered(conn, named); err != nil {
-			return err
-		}
-		count, err := conn.ReadInt()
-		was = count > 0
-		return err
-	})
-	return was, err
 }
 
 // Scan yields the names of the namespace, and then the keys of the node's sealed
@@ -433,26 +281,26 @@ func (n *Node) Scan(ctx context.Context, pattern string) iter.Seq2[string, error
 const scanCount = "1000"
 
 func (n *Node) scanPage(ctx context.Context, cursor, pattern string) (page []string, next string, err error) {
-	err = n.chain(ctx, "scan", func(conn *resp.Conn) error {
-		named := n.enter(conn)
+	ask := func(conn *resp.Conn) {
 		conn.Append("SCAN", []byte(cursor), []byte("MATCH"), []byte(pattern), []byte("COUNT"), []byte(scanCount))
-		if err := n.entered(conn, named); err != nil {
+	}
+	err = n.chain(ctx, "scan", func(conn *resp.Conn) error {
+		return n.within(conn, "", func() { ask(conn) }, func() error {
+			if _, err := conn.ReadArrayLen(); err != nil {
+				return err
+			}
+			v, err := conn.ReadReply()
+			if err != nil {
+				return err
+			}
+			next = v.Text()
+			list, err := conn.ReadReply()
+			page = nil
+			for _, e := range list.Elems {
+				page = append(page, e.Text())
+			}
 			return err
-		}
-		if _, err := conn.ReadArrayLen(); err != nil {
-			return err
-		}
-		v, err := conn.ReadReply()
-		if err != nil {
-			return err
-		}
-		next = v.Text()
-		list, err := conn.ReadReply()
-		page = nil
-		for _, e := range list.Elems {
-			page = append(page, e.Text())
-		}
-		return err
+		})
 	})
 	return page, next, err
 }

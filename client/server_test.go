@@ -24,7 +24,7 @@ type server struct {
 	// mu guards what follows.
 	mu       sync.Mutex
 	blocks   map[block.Key]stored
-	names    map[string][]byte // namespace and name
+	log      *nameLog
 	position uint64
 	quiet    bool // under a benchmark: CAIRN.MGET is answered and nothing else done
 	room     int  // bytes that one CAIRN.MGET answers; 0: no limit
@@ -44,14 +44,16 @@ type fault int
 
 const (
 	none    fault = iota
-	refuse        // an error reply
+	refuse        // an error reply: unavailable
+	doubt         // an error reply: outcome unknown
+	lost          // the command is carried out, and the connection closed without a reply
 	hang          // no reply until the connection ends
 	hangUp        // the connection is closed without a reply
 	corrupt       // a bit of each payload is flipped
 )
 
 func newServer(id string) *server {
-	return &server{id: id, blocks: map[block.Key]stored{}, names: map[string][]byte{}}
+	return &server{id: id, blocks: map[block.Key]stored{}, log: newNameLog()}
 }
 
 // start begins to serve on addr; "" is a free port of the loopback.
@@ -150,6 +152,7 @@ type session struct {
 	s         *server
 	conn      net.Conn
 	namespace string
+	nowhere   bool             // the choice of a namespace was refused
 	header    wire.BatchHeader // used again for each batch
 	found     []stored
 }
@@ -175,9 +178,24 @@ func (c *session) Do(ctx context.Context, w *resp.Writer, cmd *resp.Command) {
 		f = s.fault(call)
 	}
 	s.mu.Unlock()
+	if c.nowhere && call[0] != "PING" && call[0] != "RESET" && call[0] != "CAIRN.NAMESPACE" {
+		w.Error(wire.CodeNamespace + " refused before")
+		return
+	}
+	if f == none && call[0] == "CAIRN.WATCH" {
+		c.watch(ctx, w, call)
+		return
+	}
 	switch f {
 	case refuse:
 		w.Error(wire.CodeUnavailable + " not now")
+	case doubt:
+		w.Error(wire.CodeUnknown + " who knows")
+	case lost:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.do(w, call, cmd.Args, false)
+		c.conn.Close()
 	case hang:
 		<-ctx.Done()
 		w.Status("OK")
@@ -198,10 +216,11 @@ func (c *session) do(w *resp.Writer, call []string, args [][]byte, flip bool) {
 		w.Status("OK")
 	case "CAIRN.NAMESPACE":
 		if call[1] != "default" && call[1] != "other" {
+			c.nowhere = true
 			w.Error(wire.CodeNamespace + " unknown namespace")
 			return
 		}
-		c.namespace = call[1]
+		c.namespace, c.nowhere = call[1], false
 		w.Status("OK")
 	case "CAIRN.STAT":
 		w.BulkString(fmt.Sprintf(`{"node":%q}`, s.id))
@@ -216,26 +235,15 @@ func (c *session) do(w *resp.Writer, call []string, args [][]byte, flip bool) {
 		c.mget(w, args[2:], flip)
 	case "CAIRN.MATCH":
 		c.match(w, call, args)
-	case "SET":
-		c.set(w, call, args)
-	case "GET":
-		if p, ok := s.names[c.namespace+"\x00"+call[1]]; ok {
-			w.BulkRef(p, nil)
-		} else {
-			w.Null()
-		}
-	case "DEL":
-		_, was := s.names[c.namespace+"\x00"+call[1]]
-		delete(s.names, c.namespace+"\x00"+call[1])
-		if was {
-			w.Int(1)
-		} else {
-			w.Int(0)
-		}
 	case "SCAN":
 		c.scan(w, call)
+	case "RESET":
+		c.namespace, c.nowhere = "default", false
+		w.Status("RESET")
 	default:
-		w.Error("ERR unknown command '" + call[0] + "'")
+		if !c.doNamed(w, call, args) {
+			w.Error("ERR unknown command '" + call[0] + "'")
+		}
 	}
 }
 
@@ -308,21 +316,11 @@ func (c *session) match(w *resp.Writer, call []string, args [][]byte) {
 	w.Int(int64(prefix / 2))
 }
 
-func (c *session) set(w *resp.Writer, call []string, args [][]byte) {
-	name := c.namespace + "\x00" + call[1]
-	if _, ok := c.s.names[name]; ok && slices.Contains(call[3:], "NX") {
-		w.Null()
-		return
-	}
-	c.s.names[name] = slices.Clone(args[2])
-	w.Status("OK")
-}
-
 // scan answers two names a page.
 func (c *session) scan(w *resp.Writer, call []string) {
 	var all []string
 	prefix := strings.TrimSuffix(call[3], "*")
-	for name := range c.s.names {
+	for _, name := range c.s.log.present() {
 		if rest, ok := strings.CutPrefix(name, c.namespace+"\x00"); ok && strings.HasPrefix(rest, prefix) {
 			all = append(all, rest)
 		}

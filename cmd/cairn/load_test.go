@@ -311,8 +311,9 @@ func (l *load) getName(at, i int) {
 	s.mu.Unlock()
 	epoch := l.nodes[at].epoch.Load()
 	var p []byte
-	err := l.do(at, func(ctx context.Context, n *client.Node) (err error) {
-		p, err = n.GetName(ctx, name, nil)
+	err := l.do(at, func(ctx context.Context, n *client.Node) error {
+		v, err := n.GetName(ctx, name, nil)
+		p = v.Value
 		return err
 	})
 	l.gets.Add(1)

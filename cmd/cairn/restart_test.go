@@ -338,8 +338,8 @@ func TestNATSRestart(t *testing.T) {
 	for at, n := range l.nodes {
 		await(t, patience, "the name at "+n.id, func() error {
 			v, err := n.client.GetName(t.Context(), "after", nil)
-			if err == nil && string(v) != "the outage" {
-				err = fmt.Errorf("%q", v)
+			if err == nil && string(v.Value) != "the outage" {
+				err = fmt.Errorf("%q", v.Value)
 			}
 			return err
 		})
