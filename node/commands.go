@@ -63,11 +63,22 @@ func newCommands() commandTable {
 		"CAIRN.STAT":  {1, nil, (*session).cairnStat},
 		"CAIRN.ROUTE": {2, nil, (*session).cairnRoute},
 		"CAIRN.DONE":  {2, nil, (*session).cairnDone},
-		"CAIRN.NAMES": {-2, nil, (*session).cairnNames},
+		"CAIRN.GET":   {-2, nil, (*session).cairnGet},
+		"CAIRN.CAS":   {-4, only(3), (*session).cairnCAS},
+		"CAIRN.WATCH": {4, nil, (*session).cairnWatch},
+		"CAIRN.CLEAR": {2, nil, (*session).cairnClear},
+		"FLUSHDB":     {-1, nil, (*session).flushDB},
+		"CAIRN.STAGE": {-5, every(2, 4), (*session).cairnStage},
+		"CAIRN.OWNED": {4, nil, (*session).cairnOwned},
 		"CAIRN.DROP":  {-2, nil, (*session).cairnDrop},
 		"CAIRN.FLUSH": {1, nil, (*session).cairnFlush},
 
 		"PUNSUBSCRIBE":    {-1, nil, unsubscribe(byPattern)},
+		"CAIRN.SET":       {-3, only(2), (*session).set},
+		"CAIRN.STAGED":    {3, nil, (*session).cairnStaged},
+		"CAIRN.VERSION":   {2, nil, (*session).cairnVersion},
+		"CAIRN.SESSION":   {-1, nil, (*session).cairnSession},
+		"CAIRN.BARRIER":   {1, nil, (*session).cairnBarrier},
 		"CAIRN.EXPLAIN":   {2, nil, (*session).cairnExplain},
 		"CAIRN.NAMESPACE": {2, nil, (*session).cairnNamespace},
 	}
@@ -81,6 +92,7 @@ func (s *session) quit(_ context.Context, w *resp.Writer, _ [][]byte) {
 func (s *session) reset(_ context.Context, w *resp.Writer, _ [][]byte) {
 	s.namespace, s.nowhere, s.name = s.n.cfg.Namespaces[0], false, ""
 	s.n.pubsub.removeAll(&s.subscriber)
+	s.sequence.Store(0)
 	w.SetRESP3(false)
 	w.Status("RESET")
 }

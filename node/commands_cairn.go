@@ -132,6 +132,8 @@ func (s *session) cairnStat(_ context.Context, w *resp.Writer, _ [][]byte) {
 	st := s.n.Status()
 	sum := s.n.Coherency()
 	st.Coherency = &sum
+	coh := s.n.Coherence()
+	st.Coherence = &coh
 	writeJSON(w, st)
 }
 
@@ -145,12 +147,12 @@ func (s *session) cairnExplain(_ context.Context, w *resp.Writer, args [][]byte)
 		writeJSON(w, s.n.Explain(t.key))
 		return
 	}
-	name, ok := s.n.LookupName(s.namespace.Name, t.name)
+	name, ok := s.n.ExplainName(s.namespace.Name, t.name)
 	if !ok {
 		w.Error(fmt.Sprintf(wire.CodeNotFound+" no block is named %q in namespace %s", printable(t.name), s.namespace.Name))
 		return
 	}
-	writeJSON(w, s.n.Explain(name.Object))
+	writeJSON(w, name)
 }
 
 // cairnRoute is CAIRN.ROUTE request; request and answer are JSON (docs/protocol.md).
@@ -183,7 +185,11 @@ func (s *session) cairnDrop(_ context.Context, w *resp.Writer, args [][]byte) {
 func (s *session) cairnFlush(ctx context.Context, w *resp.Writer, _ [][]byte) {
 	ctx, cancel := context.WithTimeout(ctx, s.n.cfg.CloseWait)
 	defer cancel()
-	if err := s.n.Flush(ctx); err != nil {
+	err := s.n.Flush(ctx)
+	if err == nil && s.n.coherence.overlay.count.Load() > 0 {
+		_, err = s.n.Barrier(ctx)
+	}
+	if err != nil {
 		fail(w, err)
 		return
 	}

@@ -89,13 +89,20 @@ func (s *session) expireAt(ctx context.Context, t target, at int64, allowed func
 		return false, nil // a sealed block lives until it is evicted or deleted
 	}
 	if at > time.Now().UnixMilli() {
-		return s.n.ExpireName(ctx, s.namespace.Name, t.name, func(old int64) (int64, bool) { return at, allowed(old, at) })
+		return s.expireName(ctx, t.name, func(old int64) (int64, bool) { return at, allowed(old, at) })
 	}
-	name, ok := s.n.HasName(ctx, s.namespace.Name, t.name)
-	if !ok || !allowed(name.Expires, at) {
-		return false, nil
+	state, err := s.n.StateOf(ctx, s.namespace.Name, t.name, s.reads())
+	if err != nil || !alive(state.Value) || !allowed(state.Value.Expires, at) {
+		return false, err
 	}
-	return s.n.DeleteName(ctx, s.namespace.Name, t.name)
+	return s.remove(ctx, t)
+}
+
+// expireName changes when a name ends; see Node.ExpireName.
+func (s *session) expireName(ctx context.Context, name []byte, choose func(old int64) (int64, bool)) (bool, error) {
+	c, changed, err := s.n.ExpireName(ctx, s.namespace.Name, name, s.namespace.Policy, choose)
+	s.saw(c.Sequence)
+	return changed, err
 }
 
 // parseExpireFlags returns whether a new end may take the place of an old one; 0
@@ -142,7 +149,7 @@ func (s *session) persistName(ctx context.Context, t target) (bool, error) {
 	if t.sealed {
 		return false, nil
 	}
-	return s.n.ExpireName(ctx, s.namespace.Name, t.name, func(old int64) (int64, bool) { return 0, old != 0 })
+	return s.expireName(ctx, t.name, func(old int64) (int64, bool) { return 0, old != 0 })
 }
 
 // getEx is GETEX key [EX n | PX n | EXAT n | PXAT n | PERSIST].
@@ -190,18 +197,22 @@ func endSeconds(end int64) int64  { return (end + 500) / 1000 }
 func ends(answer func(end int64) int64) func(*session, context.Context, *resp.Writer, [][]byte) {
 	return func(s *session, ctx context.Context, w *resp.Writer, args [][]byte) {
 		t := parseTarget(args[1])
-		_, present := s.has(ctx, args[1])
-		var name Name
-		if !t.sealed && present[0] {
-			name, present[0] = s.n.LookupName(s.namespace.Name, t.name)
+		var end int64
+		_, present, err := s.has(ctx, args[1])
+		if err == nil && !t.sealed && present[0] {
+			var state NameState
+			state, err = s.n.StateOf(ctx, s.namespace.Name, t.name, s.reads())
+			end, present[0] = state.Value.Expires, alive(state.Value)
 		}
 		switch {
+		case err != nil:
+			fail(w, err)
 		case !present[0]:
 			w.Int(-2)
-		case name.Expires == 0:
+		case end == 0:
 			w.Int(-1)
 		default:
-			w.Int(answer(name.Expires))
+			w.Int(answer(end))
 		}
 	}
 }

@@ -297,7 +297,7 @@ func (s *session) dbSize(_ context.Context, w *resp.Writer, _ [][]byte) {
 // size is the number of Redis keys that a scan would find, about: names whose end
 // has come count until they are swept.
 func (s *session) size() int64 {
-	return int64(s.n.names.table.countIn(s.namespace.Name)) + s.n.dir.sealed.Load()
+	return int64(s.n.coherence.live(s.namespace.Name)) + s.n.dir.sealed.Load()
 }
 
 // info is INFO [section…].
@@ -452,10 +452,17 @@ func writeStrings(w *resp.Writer, list []string) {
 func (s *session) shardKeys(cursor int) []string {
 	var keys []string
 	if cursor < shards {
-		now := time.Now()
-		for _, name := range s.n.names.table.scan(cursor) {
-			if name.Namespace == s.namespace.Name && alive(name, now) && s.n.Known(name.Object) {
-				keys = append(keys, string(name.Name))
+		c := s.n.coherence
+		for _, p := range c.table.scan(cursor, nil) {
+			if p.Namespace != s.namespace.Name {
+				continue
+			}
+			c.table.mask(&p)
+			if v, ok := c.overlay.get(p.Key); ok {
+				p.Value = v.value
+			}
+			if alive(p.Value) {
+				keys = append(keys, string(p.Name))
 			}
 		}
 		return keys

@@ -11,6 +11,7 @@ import (
 
 	"cairn/block"
 	"cairn/coherency"
+	"cairn/coherency/ledger"
 	"cairn/resp"
 	"cairn/tier"
 )
@@ -18,7 +19,9 @@ import (
 // read lends the bytes of what a Redis key names.
 func (s *session) read(ctx context.Context, t target) (*Loan, error) {
 	if !t.sealed {
-		return s.n.ReadName(ctx, s.namespace.Name, t.name)
+		loan, state, err := s.n.ReadName(ctx, s.namespace.Name, t.name, s.reads())
+		s.saw(state.Sequence)
+		return loan, err
 	}
 	loans, _ := s.n.Read(ctx, []block.Key{t.key}, Cluster)
 	if loans[0] == nil {
@@ -49,50 +52,76 @@ func (s *session) get(ctx context.Context, w *resp.Writer, args [][]byte) {
 func (s *session) mGet(ctx context.Context, w *resp.Writer, args [][]byte) {
 	w.Array(len(args) - 1)
 	for args = args[1:]; len(args) > 0; {
-		loans := s.readWindow(ctx, args[:min(len(args), s.n.cfg.MaxBatch)])
-		for _, l := range loans {
-			if l == nil {
-				w.Null()
-			} else {
-				w.BulkRef(l.Bytes, l)
-			}
+		loans, errs := s.readWindow(ctx, args[:min(len(args), s.n.cfg.MaxBatch)])
+		for i, l := range loans {
+			replyLoan(w, l, errs[i])
 		}
 		args = args[len(loans):]
 	}
 }
 
 // readWindow lends what the first of the given Redis keys name, at least one of
-// them; nil is a miss.
-func (s *session) readWindow(ctx context.Context, args [][]byte) []*Loan {
-	states := make([]Name, len(args)) // zero for sealed blocks
-	loans := make([]*Loan, len(args))
-	var keys []block.Key // of what may be there
-	var places []int     // where in loans
+// them. A nil loan has its error, tier.ErrNotFound for a miss.
+func (s *session) readWindow(ctx context.Context, args [][]byte) ([]*Loan, []error) {
+	loans, errs := make([]*Loan, len(args)), make([]error, len(args))
+	targets := make([]target, len(args))
+	var names [][]byte
 	for i, arg := range args {
-		t := parseTarget(arg)
+		errs[i] = tier.ErrNotFound
+		if targets[i] = parseTarget(arg); !targets[i].sealed {
+			names = append(names, targets[i].name)
+		}
+	}
+	states, err := s.n.statesOf(ctx, s.namespace.Name, names, s.reads())
+	var keys []block.Key // of what may be there
+	var values []ledger.Value
+	var places []int // where in loans
+	for i, t := range targets {
+		var v ledger.Value
 		if !t.sealed {
-			state, ok := s.n.LookupName(s.namespace.Name, t.name)
-			if !ok {
+			if err != nil {
+				errs[i] = err
+				continue
+			}
+			v, states = states[0].Value, states[1:]
+			if !alive(v) {
 				s.n.counters.miss(tier.ErrNotFound)
 				continue
 			}
-			states[i], t.key = state, state.Object
+			t.key, errs[i] = v.Object, nil
 		}
-		keys = append(keys, t.key)
-		places = append(places, i)
+		keys, values, places = append(keys, t.key), append(values, v), append(places, i)
 	}
 	if len(keys) == 0 {
-		return loans
+		return loans, errs
 	}
-	found, done := s.n.Read(ctx, keys, Cluster)
+	found, done := s.n.readMany(ctx, keys, Cluster, func(i int) []Holder { return s.n.coherence.holders(values[i].Homes) })
 	if done < len(keys) {
-		loans = loans[:places[done]]
+		loans, errs = loans[:places[done]], errs[:places[done]]
 	}
 	for j, l := range found {
-		loans[places[j]] = l
+		if loans[places[j]] = l; l != nil {
+			errs[places[j]] = nil
+		}
 	}
-	s.n.readAgain(ctx, states[:len(loans)], loans)
-	return loans
+	s.readRest(ctx, targets, loans, errs)
+	return loans, errs
+}
+
+// readRest reads names one by one whose bytes were not where they had been a moment
+// ago: they have newer ones, or an owner that has them.
+func (s *session) readRest(ctx context.Context, targets []target, loans []*Loan, errs []error) {
+	var g parallel
+	for i := range loans {
+		if loans[i] != nil || errs[i] != nil {
+			continue
+		}
+		g.do(func() error {
+			loans[i], errs[i] = s.read(ctx, targets[i])
+			return nil
+		})
+	}
+	_ = g.wait() // each has its error in errs
 }
 
 // parseSet reads what follows the value of a SET.
@@ -103,11 +132,11 @@ func (s *session) parseSet(args [][]byte) (NameOptions, error) {
 		word := strings.ToUpper(string(args[i]))
 		switch word {
 		case "NX", "XX":
-			want := IfAbsent
+			want := ledger.Absent
 			if word == "XX" {
-				want = IfPresent
+				want = ledger.Present
 			}
-			if o.If != Always && o.If != want {
+			if o.If != ledger.Always && o.If != want {
 				return o, errSyntax
 			}
 			o.If = want
@@ -180,7 +209,7 @@ func replyOld(w *resp.Writer, old *Loan) {
 // has its bytes for ever: storing the same again is no error, other bytes are a
 // conflict.
 func (s *session) store(ctx context.Context, t target, args [][]byte, arg int, o NameOptions) (old *Loan, err error) {
-	if t.sealed && (o.If != Always || o.Expires != 0 || o.KeepTTL || o.Old) {
+	if t.sealed && (o.If != ledger.Always || o.Expires != 0 || o.KeepTTL || o.Old) {
 		return nil, fmt.Errorf("a sealed block (%s…) takes no options", blockPrefix)
 	}
 	in, err := s.take(ctx, args, arg)
@@ -191,11 +220,13 @@ func (s *session) store(ctx context.Context, t target, args [][]byte, arg int, o
 		_, err = in.Commit(ctx, t.key, block.Key{}, o.Policy)
 		return nil, err
 	}
-	return s.n.SetName(ctx, s.namespace.Name, t.name, in, o)
+	c, err := s.n.SetName(ctx, s.namespace.Name, t.name, in, o)
+	s.saw(c.Sequence)
+	return c.Old, err
 }
 
 func (s *session) setNX(ctx context.Context, w *resp.Writer, args [][]byte) {
-	_, err := s.store(ctx, parseTarget(args[1]), args, 2, NameOptions{If: IfAbsent, Policy: s.namespace.Policy})
+	_, err := s.store(ctx, parseTarget(args[1]), args, 2, NameOptions{If: ledger.Absent, Policy: s.namespace.Policy})
 	switch {
 	case err == nil:
 		w.Int(1)
@@ -237,7 +268,7 @@ func (s *session) getDel(ctx context.Context, w *resp.Writer, args [][]byte) {
 	var old *Loan
 	var err error
 	if !t.sealed {
-		old, err = s.n.TakeName(ctx, s.namespace.Name, t.name)
+		old, err = s.takeName(ctx, t.name)
 	} else if old, err = s.read(ctx, t); err == nil {
 		if _, err = s.remove(ctx, t); err != nil {
 			old.Release()
@@ -273,7 +304,8 @@ func (s *session) mSet(ctx context.Context, w *resp.Writer, args [][]byte) {
 				_, err := in.Commit(ctx, t.key, block.Key{}, s.namespace.Policy)
 				return err
 			}
-			_, err := s.n.SetName(ctx, s.namespace.Name, t.name, in, NameOptions{Policy: s.namespace.Policy})
+			c, err := s.n.SetName(ctx, s.namespace.Name, t.name, in, NameOptions{Policy: s.namespace.Policy})
+			s.saw(c.Sequence)
 			return err
 		})
 	}
@@ -285,29 +317,39 @@ func (s *session) mSet(ctx context.Context, w *resp.Writer, args [][]byte) {
 }
 
 // has tells for each Redis key whether it has bytes, and how many.
-func (s *session) has(ctx context.Context, args ...[]byte) (lengths []int, present []bool) {
+func (s *session) has(ctx context.Context, args ...[]byte) (lengths []int, present []bool, err error) {
 	lengths, present = make([]int, len(args)), make([]bool, len(args))
-	var states []Name
+	var names [][]byte
 	var places []int
 	for i, arg := range args {
 		t := parseTarget(arg)
 		if t.sealed {
 			e, here := s.n.dir.get(t.key)
 			lengths[i], present[i] = int(e.length), here || s.n.Known(t.key)
-		} else if state, ok := s.n.LookupName(s.namespace.Name, t.name); ok {
-			states = append(states, state)
-			places = append(places, i)
+		} else {
+			names, places = append(names, t.name), append(places, i)
 		}
 	}
-	for j, ok := range s.n.Present(ctx, states) {
-		lengths[places[j]], present[places[j]] = int(states[j].Length), ok
+	states, err := s.n.statesOf(ctx, s.namespace.Name, names, s.reads())
+	if err != nil {
+		return nil, nil, err
 	}
-	return lengths, present
+	for j, state := range states {
+		s.saw(state.Sequence)
+		if alive(state.Value) {
+			lengths[places[j]], present[places[j]] = int(state.Value.Length), true
+		}
+	}
+	return lengths, present, nil
 }
 
 func (s *session) exists(ctx context.Context, w *resp.Writer, args [][]byte) {
+	_, present, err := s.has(ctx, args[1:]...)
+	if err != nil {
+		fail(w, err)
+		return
+	}
 	var found int64
-	_, present := s.has(ctx, args[1:]...)
 	for _, ok := range present {
 		if ok {
 			found++
@@ -317,16 +359,24 @@ func (s *session) exists(ctx context.Context, w *resp.Writer, args [][]byte) {
 }
 
 func (s *session) typeOf(ctx context.Context, w *resp.Writer, args [][]byte) {
-	if _, present := s.has(ctx, args[1]); present[0] {
+	_, present, err := s.has(ctx, args[1])
+	switch {
+	case err != nil:
+		fail(w, err)
+	case present[0]:
 		w.Status("string")
-		return
+	default:
+		w.Status("none")
 	}
-	w.Status("none")
 }
 
 func (s *session) strLen(ctx context.Context, w *resp.Writer, args [][]byte) {
 	t := parseTarget(args[1])
-	lengths, present := s.has(ctx, args[1])
+	lengths, present, err := s.has(ctx, args[1])
+	if err != nil {
+		fail(w, err)
+		return
+	}
 	length := lengths[0]
 	if present[0] && length == 0 && t.sealed { // only a peer has it: its length is not in the index
 		if loan, err := s.read(ctx, t); err == nil {
@@ -377,7 +427,33 @@ func (s *session) remove(ctx context.Context, t target) (bool, error) {
 	if t.sealed {
 		return s.n.RemoveEverywhere(ctx, t.key)
 	}
-	return s.n.DeleteName(ctx, s.namespace.Name, t.name)
+	c, err := s.deleteName(ctx, t.name, false)
+	if errors.Is(err, ErrCondition) {
+		return false, nil
+	}
+	return err == nil && alive(c.Before.Value), err
+}
+
+// deleteName deletes a name, and lends what it had if that is wanted; ErrCondition when
+// it is absent. One that is seen to be absent, as a read would, costs no write.
+func (s *session) deleteName(ctx context.Context, name []byte, old bool) (NameChange, error) {
+	key, c := block.NamedKey(s.namespace.Name, name, 0), s.n.coherence
+	if state, ok := c.glance(key, c.spaces[s.namespace.Name], s.reads()); ok && !alive(state.Value) {
+		s.saw(state.Sequence)
+		return NameChange{}, ErrCondition
+	}
+	ch, err := s.n.DeleteName(ctx, s.namespace.Name, name, NameOptions{Old: old, Policy: c.deletePolicy(key, s.namespace.Policy)})
+	s.saw(ch.Sequence)
+	return ch, err
+}
+
+// takeName deletes a name and lends what it had.
+func (s *session) takeName(ctx context.Context, name []byte) (*Loan, error) {
+	c, err := s.deleteName(ctx, name, true)
+	if errors.Is(err, ErrCondition) || err == nil && c.Old == nil {
+		return nil, tier.ErrNotFound
+	}
+	return c.Old, err
 }
 
 func (s *session) del(ctx context.Context, w *resp.Writer, args [][]byte) {

@@ -9,6 +9,7 @@ import (
 
 	"cairn/block"
 	"cairn/coherency"
+	"cairn/coherency/ledger"
 	"cairn/tier"
 )
 
@@ -57,12 +58,33 @@ type Config struct {
 	// matched with every pattern, in time proportional to both lengths at worst.
 	// Default 256.
 	MaxPattern int
-	// SweepEvery is the time between searches for names that have expired or
-	// lost their bytes; default 30 s.
+	// SweepEvery is the time between searches for names that have expired; default
+	// 30 s.
 	SweepEvery time.Duration
 	// CloseWait is how long Close waits for dirty blocks to become durable;
 	// default 30 s.
 	CloseWait time.Duration
+
+	// Lease is how long a message that this node has sent to the coherence log makes
+	// it a member; default 15 s. It is the same on all nodes.
+	Lease time.Duration
+	// Renew is how often it sends one at least; default Lease/5.
+	Renew time.Duration
+	// FlushAfter is for how long a write-back write of a name may stay unflushed;
+	// default 1 s.
+	FlushAfter time.Duration
+	// IdleAfter is after how long without a write this node gives a name back that
+	// it owns; default 10 s.
+	IdleAfter time.Duration
+	// RecallEvery is how often a node that waits for a name's owner asks again;
+	// default 50 ms.
+	RecallEvery time.Duration
+	// RevokeAfter is how long a dead owner may take to come back and offer what it
+	// has not flushed, if nobody wants the name meanwhile; default Lease.
+	RevokeAfter time.Duration
+	// RehomeAfter is for how long a home may be away before what it holds is copied
+	// to others; default 2 × Lease.
+	RehomeAfter time.Duration
 
 	// Logger receives what an operator should know; default discards.
 	Logger *slog.Logger
@@ -74,6 +96,16 @@ type Namespace struct {
 	Name string
 	// Policy is the write policy of blocks put without one.
 	Policy coherency.WritePolicy
+	// Homes is on how many nodes each version of a name is durable; 1, the default,
+	// to ledger.MostHomes. Fewer are taken when there are fewer nodes.
+	Homes int
+	// Copies is on how many nodes a write-back write is durable before it is
+	// acknowledged; 0, the default, is none: it survives only its owner.
+	Copies int
+	// Lease: strict reads need no round trip, and writes wait for every member.
+	Lease bool
+	// Consistency is how fresh reads are that do not say it.
+	Consistency ReadLevel
 }
 
 // Tiers are the stores of a node. Host is required; the others may be nil. The
@@ -88,7 +120,7 @@ type Tiers struct {
 type Ports struct {
 	Announcer Announcer
 	Peers     Peers
-	Names     NameLog
+	Coherence CoherenceLog
 	Router    Router
 }
 
@@ -122,6 +154,11 @@ func (c *Config) withDefaults() {
 	setDefault(&c.MaxPattern, defaultMaxPattern)
 	setDefault(&c.SweepEvery, 30*time.Second)
 	setDefault(&c.CloseWait, 30*time.Second)
+	setDefault(&c.Lease, 15*time.Second)
+	setDefault(&c.Renew, c.Lease/5)
+	setDefault(&c.FlushAfter, time.Second)
+	setDefault(&c.IdleAfter, 10*time.Second)
+	setDefault(&c.RecallEvery, 50*time.Millisecond)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -149,6 +186,12 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("namespace %q is listed twice", ns.Name))
 		}
 		seen[ns.Name] = true
+		if ns.Homes < 0 || ns.Homes > ledger.MostHomes || ns.Copies < 0 || ns.Copies > ledger.MostHomes {
+			errs = append(errs, fmt.Errorf("namespace %q: homes %d, copies %d: want at most %d", ns.Name, ns.Homes, ns.Copies, ledger.MostHomes))
+		}
+		if ns.Consistency == ReadBounded || ns.Consistency >= readLevels {
+			errs = append(errs, fmt.Errorf("namespace %q: reads cannot be %s by default", ns.Name, ns.Consistency))
+		}
 	}
 	if c.MaxBlock < 0 || c.MaxBlock > block.MaxLength {
 		errs = append(errs, fmt.Errorf("max-block-bytes %d: want 1 to %d", c.MaxBlock, block.MaxLength))

@@ -74,7 +74,8 @@ func (d *directory) use(key block.Key) (entry, bool) {
 // whether there was one; a new entry is the zero entry. The block is kept as f
 // leaves it if some tier holds a valid copy, and forgotten otherwise. What that
 // changes about the valid copies is announced; position is the place of the last
-// such change in the node's stream of changes, or 0 when there was none.
+// such change in the node's stream of changes, or 0 when there was none. Objects of
+// named blocks are not announced.
 func (d *directory) change(key block.Key, f func(e *entry, known bool)) (position uint64) {
 	s := &d.shards[shardOf(key)]
 	s.mu.Lock()
@@ -99,8 +100,8 @@ func (d *directory) change(key block.Key, f func(e *entry, known bool)) (positio
 		delete(s.blocks, key)
 		d.count(key, -1)
 	}
-	if before == after {
-		return 0
+	if before == after || key.Named() {
+		return 0 // where named objects are, their pointers say
 	}
 	var changes [block.Tiers]Change
 	n := 0

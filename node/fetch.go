@@ -17,6 +17,9 @@ type fetched struct {
 	block.Descriptor
 	slot tier.Reservation
 	buf  []byte // in place of slot when the host tier had no room
+	kept *Loan  // in place of slot for the object of a name, which becomes a cached copy
+
+	holders []Holder // whom to ask; nil: those that the index knows
 
 	done chan struct{}
 	err  error // set before done is closed
@@ -27,8 +30,11 @@ type fetched struct {
 }
 
 func (f *fetched) bytes() []byte {
-	if f.slot != nil {
+	switch {
+	case f.slot != nil:
 		return f.slot.Bytes()
+	case f.kept != nil:
+		return f.kept.Bytes
 	}
 	return f.buf
 }
@@ -38,9 +44,13 @@ func (f *fetched) release() {
 	f.refs--
 	last := f.refs == 0
 	f.g.mu.Unlock()
-	if last && f.slot != nil {
+	switch {
+	case !last:
+	case f.slot != nil:
 		f.slot.Abort()
 		f.g.room.notify()
+	case f.kept != nil:
+		f.kept.Release()
 	}
 }
 
@@ -79,14 +89,24 @@ func (g *fetches) finish(f *fetched, err error) {
 	close(f.done)
 }
 
-// fetchMissing fills loans[i] for each i of missing with what peers hold.
-func (n *Node) fetchMissing(ctx context.Context, keys []block.Key, missing []int, loans []*Loan) {
+// fetchMissing fills loans[i] for each i of missing with what peers hold, or errs[i]
+// if errs is not nil. holders says whom to ask; nil: whom the index knows.
+func (n *Node) fetchMissing(ctx context.Context, keys []block.Key, missing []int, loans []*Loan, errs []error, holders func(i int) []Holder) {
+	failed := func(i int, err error) {
+		n.counters.miss(err)
+		if errs != nil {
+			errs[i] = err
+		}
+	}
 	waiting := make(map[int]*fetched, len(missing))
 	var mine []*fetched
 	for _, i := range missing {
 		f, first := n.fetches.join(keys[i])
 		waiting[i] = f
 		if first {
+			if holders != nil {
+				f.holders = holders(i)
+			}
 			mine = append(mine, f)
 		}
 	}
@@ -102,12 +122,13 @@ func (n *Node) fetchMissing(ctx context.Context, keys []block.Key, missing []int
 		case <-f.done:
 		case <-ctx.Done():
 			f.release()
-			n.counters.miss(ctx.Err())
+			failed(i, ctx.Err())
 			continue
 		}
 		if f.err != nil {
+			err := f.err
 			f.release()
-			n.counters.miss(f.err)
+			failed(i, err)
 			continue
 		}
 		loans[i] = &Loan{Descriptor: f.Descriptor, Bytes: f.bytes(), Origin: FromPeer, fetched: f}
@@ -118,18 +139,7 @@ func (n *Node) fetchMissing(ctx context.Context, keys []block.Key, missing []int
 // Blocks with the same next holder travel in one request; different holders are
 // asked in parallel.
 func (n *Node) fetchAll(ctx context.Context, wanted []*fetched) {
-	keys := make([]block.Key, len(wanted))
-	for i, f := range wanted {
-		keys[i] = f.Key
-	}
-	holders := n.peers.Locate(keys)
-	for i, f := range wanted {
-		if len(holders[i]) == 0 {
-			if h, ok := n.writerOf(f.Key); ok {
-				holders[i] = []Holder{h}
-			}
-		}
-	}
+	holders := n.holdersOf(wanted)
 	errs := make([]error, len(wanted))
 	for i := range errs {
 		errs[i] = tier.ErrNotFound // until a holder gives the block
@@ -154,6 +164,25 @@ func (n *Node) fetchAll(ctx context.Context, wanted []*fetched) {
 	for i, f := range wanted {
 		n.fetches.finish(f, errs[i])
 	}
+}
+
+// holdersOf are the peers to ask for each block: of a named object its homes, which
+// come with it, of a sealed block those that the index knows.
+func (n *Node) holdersOf(wanted []*fetched) [][]Holder {
+	holders := make([][]Holder, len(wanted))
+	var keys []block.Key
+	var at []int
+	for i, f := range wanted {
+		if holders[i] = f.holders; !f.Key.Named() {
+			keys, at = append(keys, f.Key), append(at, i)
+		}
+	}
+	if len(keys) > 0 {
+		for j, list := range n.peers.Locate(keys) {
+			holders[at[j]] = list
+		}
+	}
+	return holders
 }
 
 // fetchFrom asks one peer for the blocks wanted[i], i in list, and sets errs[i].
@@ -183,8 +212,9 @@ func (n *Node) fetchFrom(ctx context.Context, addr string, wanted []*fetched, li
 		f := wanted[i]
 		switch {
 		case got[j] && f.Matches(f.bytes()):
-			errs[i] = nil
-			continue
+			if errs[i] = n.keepFetched(f); errs[i] == nil {
+				continue
+			}
 		case got[j]:
 			errs[i] = fmt.Errorf("%w: from peer %s", tier.ErrCorrupt, addr)
 			n.log.Warn("peer sent bytes that do not match their checksum", "key", f.Key, "peer", addr)
@@ -200,6 +230,17 @@ func (n *Node) fetchFrom(ctx context.Context, addr string, wanted []*fetched, li
 		n.counters.peerErrors.Add(1)
 		n.log.Debug("fetch from peer", "peer", addr, "blocks", len(list), "err", err)
 	}
+}
+
+// keepFetched makes the object of a name a cached copy: its version stays the newest
+// until the log says otherwise.
+func (n *Node) keepFetched(f *fetched) error {
+	if !f.Key.Named() || f.slot == nil {
+		return nil
+	}
+	loan, err := n.cacheNamed(f.Descriptor, f.slot)
+	f.slot, f.kept = nil, loan
+	return err
 }
 
 // ErrPeer: a peer could not be reached, or broke the protocol.

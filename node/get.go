@@ -27,6 +27,12 @@ const (
 // tier) makes that block a miss, counted with its reason; it never yields wrong
 // bytes.
 func (n *Node) Read(ctx context.Context, keys []block.Key, scope Scope) (loans []*Loan, done int) {
+	return n.readMany(ctx, keys, scope, nil)
+}
+
+// readMany is Read for sealed blocks and objects of names; holders says who has the
+// objects of names.
+func (n *Node) readMany(ctx context.Context, keys []block.Key, scope Scope, holders func(i int) []Holder) (loans []*Loan, done int) {
 	loans = make([]*Loan, len(keys))
 	var missing []int
 	total := 0
@@ -47,7 +53,7 @@ func (n *Node) Read(ctx context.Context, keys []block.Key, scope Scope) (loans [
 		done = i + 1
 	}
 	if len(missing) > 0 {
-		n.fetchMissing(ctx, keys, missing, loans)
+		n.fetchMissing(ctx, keys, missing, loans, nil, holders)
 	}
 	for _, l := range loans[:done] {
 		if l != nil {

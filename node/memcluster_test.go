@@ -7,9 +7,12 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"cairn/block"
+	"cairn/coherency/ledger"
 	"cairn/diskstore"
 	"cairn/hostcache"
 	"cairn/resp"
@@ -19,28 +22,29 @@ import (
 	"cairn/wire"
 )
 
-// memCluster is the cluster around nodes under test, in memory: events and names
-// take effect at once, or when the test lets them.
+// memCluster is the cluster around nodes under test, in memory: placement events take
+// effect at once, messages of the coherence log when their readers get to them.
 type memCluster struct {
+	log *memLog
+
 	mu       sync.Mutex
 	nodes    map[string]*member
 	holdings map[block.Key]map[string]block.TierMask
-	last     map[block.Key]uint64 // sequence of each name
-	sequence uint64
-	refuse   error // what Append answers, if not nil
 }
 
 type member struct {
 	node     *Node
 	addr     string
 	position uint64
+	reader   *logReader
+	crash    func()
 }
 
 func newMemCluster() *memCluster {
 	return &memCluster{
 		nodes:    map[string]*member{},
 		holdings: map[block.Key]map[string]block.TierMask{},
-		last:     map[block.Key]uint64{},
+		log:      newMemLog(),
 	}
 }
 
@@ -102,29 +106,11 @@ func (p port) Peer(id string) (Holder, bool) {
 
 func (p port) Await(context.Context, wire.Token) error { return nil }
 
-func (p port) Append(_ context.Context, n Name, expect *uint64) (uint64, error) {
-	p.c.mu.Lock()
-	if p.c.refuse != nil {
-		defer p.c.mu.Unlock()
-		return 0, p.c.refuse
-	}
-	if expect != nil && p.c.last[n.Key] != *expect {
-		p.c.mu.Unlock()
-		return 0, ErrNameConflict
-	}
-	p.c.sequence++
-	n.Sequence = p.c.sequence
-	p.c.last[n.Key] = n.Sequence
-	var nodes []*Node
-	for _, m := range p.c.nodes {
-		nodes = append(nodes, m.node)
-	}
-	p.c.mu.Unlock()
-	for _, node := range nodes {
-		n.Name = slices.Clone(n.Name)
-		node.ApplyName(n)
-	}
-	return n.Sequence, nil
+func (p port) Publish(m *ledger.Message) { p.c.log.publish(p.id, m) }
+
+func (p port) SaveSnapshot(_ context.Context, sequence uint64, data []byte) error {
+	p.c.log.save(sequence, data)
+	return nil
 }
 
 func (p port) RouteJSON(_ context.Context, request []byte) ([]byte, error) {
@@ -136,13 +122,13 @@ func (p port) Done(string) {}
 // testTiers describes the tiers of a node under test, in bytes; 0 leaves out.
 type testTiers struct {
 	vram, host, disk int64
-	dir              string // of the disk tier; "" is a new one
-	noSpace          *bool  // the disk tier refuses writes while true
+	dir              string       // of the disk tier; "" is a new one
+	noSpace          *atomic.Bool // the disk tier refuses writes while true
 }
 
 const testBlock = 64 << 10
 
-func (tt testTiers) open(t *testing.T) Tiers {
+func (tt testTiers) open(t testing.TB) Tiers {
 	t.Helper()
 	var tiers Tiers
 	host, err := hostcache.Open(hostcache.Config{Capacity: tt.host, Classes: []int{4 << 10, testBlock, 1 << 20}, SlabSize: 1 << 20})
@@ -180,61 +166,109 @@ func (tt testTiers) open(t *testing.T) Tiers {
 	return tiers
 }
 
-// fullDisk is a disk tier whose file system is full while *full is true.
+// fullDisk is a disk tier whose file system is full while full is true.
 type fullDisk struct {
 	*diskstore.Store
-	full *bool
+	full *atomic.Bool
 }
 
 func (d fullDisk) Put(ctx context.Context, desc block.Descriptor, src []byte) ([]block.Key, error) {
-	if *d.full {
+	if d.full.Load() {
 		return nil, tier.ErrNoSpace
 	}
 	return d.Store.Put(ctx, desc, src)
 }
 
-// join starts a node with a RESP server on a free port of the loopback.
-func (c *memCluster) join(t *testing.T, id string, tiers Tiers, change func(*Config)) (*Node, string) {
+// join starts a node with a RESP server on a free port of the loopback, and returns
+// when it is a member.
+func (c *memCluster) join(t testing.TB, id string, tiers Tiers, change func(*Config)) (*Node, string) {
+	t.Helper()
+	n, addr := c.start(t, id, tiers, change)
+	for {
+		news := n.coherence.news.wait()
+		if n.Coherence().Serving {
+			return n, addr
+		}
+		select {
+		case <-news:
+		case <-t.Context().Done():
+			t.Fatal("the test ended before the node was a member")
+		}
+	}
+}
+
+// start is join without waiting.
+func (c *memCluster) start(t testing.TB, id string, tiers Tiers, change func(*Config)) (*Node, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.mu.Lock()
-	c.nodes[id] = &member{addr: l.Addr().String()}
+	m := &member{addr: l.Addr().String()}
+	c.nodes[id] = m
 	c.mu.Unlock()
 	p := port{c, id}
-	cfg := Config{ID: id, PromoteAfter: 2, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	cfg := Config{ID: id, PromoteAfter: 2, FlushAfter: 20 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	if change != nil {
 		change(&cfg)
 	}
-	n, err := New(cfg, tiers, Ports{Announcer: p, Peers: p, Names: p, Router: p})
+	n, err := New(cfg, tiers, Ports{Announcer: p, Peers: p, Coherence: p, Router: p})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.mu.Lock()
-	c.nodes[id].node = n
+	m.node = n
+	m.reader = c.log.read(id, n.LogHandler())
 	c.mu.Unlock()
-	serve(t, n, l)
+	t.Cleanup(m.reader.stop)
+	m.crash = serve(t, n, l)
 	return n, l.Addr().String()
 }
 
-// serve answers for the node on l until the test ends, and closes the node then.
-func serve(t *testing.T, n *Node, l net.Listener) {
+// serve answers for the node on l until the test ends, and closes the node then. What
+// it returns ends the node before that as if its process had died.
+func serve(t testing.TB, n *Node, l net.Listener) (crash func()) {
 	t.Helper()
 	server, err := resp.NewServer(resp.ServerConfig{NewHandler: n.NewHandler})
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, kill := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(context.Background(), l) }()
+	go func() { served <- server.Serve(ctx, l) }()
+	crashed := false
+	crash = func() {
+		crashed = true
+		n.coherence.stop()
+		kill()
+		<-served
+		n.stop()
+		n.working.Wait()
+		n.dialer.close()
+	}
 	t.Cleanup(func() {
+		if crashed {
+			return
+		}
 		server.Shutdown(context.Background())
 		<-served
+		kill()
 		if err := n.Close(); err != nil {
 			t.Errorf("close %s: %v", n.ID(), err)
 		}
 	})
+	return crash
+}
+
+// crash ends a node as if its process had died. Its tiers stay as they are.
+func (c *memCluster) crash(id string) {
+	c.mu.Lock()
+	m := c.nodes[id]
+	c.mu.Unlock()
+	c.leave(id)
+	m.crash()
+	m.reader.stop()
 }
 
 // leave makes a node invisible to the others, as if it had died.

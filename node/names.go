@@ -4,269 +4,338 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"cairn/block"
+	"cairn/coherency/ledger"
+	"cairn/coherency/protocol"
 	"cairn/tier"
 )
 
-// A named block is a pointer, ordered by the cluster's log, to an immutable
-// object that is stored, moved and evicted like any sealed block. A write stores
-// a new object and then moves the pointer; a node that applies the move drops its
-// copy of the object that the name left. So a reader finds the newest bytes that
-// its node has applied, or newer ones, or misses; it never mixes two versions.
+// A named block is a pointer, ordered by the coherence log, to an immutable object
+// that is stored, moved and evicted like any sealed block. This file reads names:
+// first what the newest version is, then its bytes, from this node's tiers, from the
+// node that owns the block, or from its homes. Most reads need neither the log
+// nor the coherence goroutine.
 
-// names gives a node's changes of names their way through the log.
-type names struct {
-	log     NameLog
-	table   nameTable
-	applied broadcast
-	base    uint64 // makes versions unique to this run of the node
-	version atomic.Uint64
-	wait    time.Duration
+// ReadLevel says how fresh a read of a name must be.
+type ReadLevel uint8
 
-	applying sync.Mutex // keeps keyspace events in the order of the log
+const (
+	// ReadSession is never older than what the same client has written or read
+	// before: ReadOptions.Session says how far that is.
+	ReadSession ReadLevel = iota
+	// ReadStrict is never older than any write that was acknowledged before, by any
+	// node.
+	ReadStrict
+	// ReadBounded is at most ReadOptions.Bound old.
+	ReadBounded
+	// ReadLocal is what this node knows, however old.
+	ReadLocal
+
+	readLevels
+)
+
+var readLevelNames = [readLevels]string{"session", "strict", "bounded", "local"}
+
+// String is the level as ParseReadLevel reads it.
+func (l ReadLevel) String() string {
+	if l >= readLevels {
+		return "unknown"
+	}
+	return readLevelNames[l]
 }
 
-func newNames(log NameLog, cfg Config) *names {
-	return &names{log: log, base: cfg.Incarnation, wait: cfg.NameWait}
-}
-
-// ErrNamespace: no such namespace is configured.
-var ErrNamespace = errors.New("unknown namespace")
-
-// ApplyName is called by the cluster for every change of a name, in the order of
-// the log. A change of this node's own making may come twice, and after a newer
-// one: a state that is older than what is known only drops its object.
-func (n *Node) ApplyName(name Name) {
-	defer n.applyingName(name)()
-	if old := n.names.table.apply(name); !old.IsZero() {
-		if n.Remove(old) > 0 {
-			n.counters.invalidated.Add(1)
+// ParseReadLevel reads "session", "strict" or "local", which can be a namespace's
+// default.
+func ParseReadLevel(s string) (ReadLevel, error) {
+	for _, l := range []ReadLevel{ReadSession, ReadStrict, ReadLocal} {
+		if s == l.String() {
+			return l, nil
 		}
 	}
-	n.names.applied.notify()
+	return 0, fmt.Errorf("consistency %.32q: want session, strict or local", s)
 }
 
-// applyingName is called before a state from the log of names is applied, and what
-// it returns after that; it publishes the difference. A state may come twice.
-func (n *Node) applyingName(next Name) (applied func()) {
-	if n.pubsub.count.Load() == 0 {
-		return func() {}
+// ReadOptions are the choices of a read.
+type ReadOptions struct {
+	Level ReadLevel
+	// Session is the sequence of the log that the client has seen, from earlier
+	// answers; it counts with ReadSession.
+	Session uint64
+	// Bound is how old the answer of ReadBounded may be.
+	Bound time.Duration
+}
+
+// NameState is what a read found.
+type NameState struct {
+	ledger.Pointer
+	// Sequence is what the client has seen of the log by this.
+	Sequence uint64
+	// Age is for how long, at most, the answer may have been out of date.
+	Age time.Duration
+}
+
+var (
+	// ErrNamespace: no such namespace is configured.
+	ErrNamespace = errors.New("unknown namespace")
+	// ErrBytesUnreachable: the name exists, and no node that has its bytes can be
+	// reached.
+	ErrBytesUnreachable = errors.New("the bytes of the name cannot be reached")
+	// ErrUnavailable: the log does not answer, or this node may not serve. A write
+	// that ends so may still happen.
+	ErrUnavailable = protocol.ErrUnavailable
+)
+
+// alive tells whether a name has bytes now.
+func alive(v ledger.Value) bool { return v.Alive(time.Now().UnixMilli()) }
+
+// rereads is how often a read follows a name to a newer version, because the bytes of
+// the one that it found are gone.
+const rereads = 16
+
+// ReadName lends the bytes of a name; tier.ErrNotFound when it is absent.
+func (n *Node) ReadName(ctx context.Context, namespace string, name []byte, o ReadOptions) (*Loan, NameState, error) {
+	return n.readKey(ctx, block.NamedKey(namespace, name, 0), n.coherence.spaces[namespace], o)
+}
+
+func (n *Node) readKey(ctx context.Context, key block.Key, space protocol.Space, o ReadOptions) (*Loan, NameState, error) {
+	s, known := n.coherence.glance(key, space, o)
+	if known {
+		if !alive(s.Value) {
+			n.counters.miss(tier.ErrNotFound)
+			return nil, s, tier.ErrNotFound
+		}
+		if loan, err := n.readLocal(ctx, s.Value.Object); err == nil {
+			n.counters.hit(loan)
+			return loan, s, nil
+		}
 	}
-	n.names.applying.Lock()
-	before, _ := n.names.table.lookup(next.Key)
-	return func() {
-		defer n.names.applying.Unlock()
-		if before.Sequence >= next.Sequence {
-			return
+	return n.readFar(ctx, key, space, o)
+}
+
+// readFar reads a name whose bytes, or newest version, have to be asked for.
+func (n *Node) readFar(ctx context.Context, key block.Key, space protocol.Space, o ReadOptions) (*Loan, NameState, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.NameWait)
+	defer cancel()
+	var last ledger.Version
+	for range rereads {
+		news := n.coherence.news.wait()
+		s, loan, err := n.resolve(ctx, key, space, o, true)
+		switch {
+		case err != nil:
+			n.counters.miss(err)
+			return nil, s, err
+		case !alive(s.Value):
+			if loan != nil {
+				loan.Release()
+			}
+			n.counters.miss(tier.ErrNotFound)
+			return nil, s, tier.ErrNotFound
+		case loan != nil:
+			n.counters.hit(loan)
+			return loan, s, nil
 		}
-		name := next.Name
-		if len(name) == 0 { // a mark that the log itself left
-			name = before.Name
+		loans, errs := n.readNamed(ctx, []ledger.Value{s.Value})
+		if loans[0] != nil {
+			return loans[0], s, nil
 		}
-		old, now := nameState{before.Object, before.Expires}, nameState{next.Object, next.Expires}
-		for _, event := range nameEvents(old, now, time.Now()) {
-			n.publishEvent(next.Namespace, name, event)
+		if s.Version == last {
+			// Nobody has them, and there is no newer version: unless one is on its way.
+			select {
+			case <-news:
+			case <-time.After(rereadPause):
+			case <-ctx.Done():
+				return nil, s, fmt.Errorf("%w: %w", ErrBytesUnreachable, errs[0])
+			}
+		}
+		last = s.Version
+		if o.Level != ReadLocal {
+			o.Level = ReadStrict
 		}
 	}
+	return nil, NameState{}, fmt.Errorf("%w: %d versions were tried", ErrBytesUnreachable, rereads)
 }
 
-// LookupName returns the state of a name that has bytes and has not expired.
-func (n *Node) LookupName(namespace string, name []byte) (Name, bool) {
-	return n.lookupAlive(block.NamedKey(namespace, name, 0))
-}
+// rereadPause is how long a read waits before it asks again for bytes that nobody
+// had.
+const rereadPause = 20 * time.Millisecond
 
-func (n *Node) lookupAlive(key block.Key) (Name, bool) {
-	s, ok := n.names.table.lookup(key)
-	if !ok || !alive(s, time.Now()) {
-		return Name{}, false
+// glance is what a name is, without the coherence goroutine, where this node's own
+// knowledge is enough for the level.
+func (c *coherence) glance(key block.Key, space protocol.Space, o ReadOptions) (s NameState, ok bool) {
+	if o.Level != ReadSession && o.Level != ReadLocal {
+		return s, false
+	}
+	sequence := c.applied.Load() // before the look: what it shows is at least as new
+	v, own := c.overlay.get(key)
+	s.Pointer, _ = c.table.lookup(key)
+	s.Sequence = max(sequence, o.Session, s.Changed.Sequence())
+	if o.Level == ReadSession && (sequence < o.Session ||
+		s.Owned() && uint32(s.Owner) != c.number.Load() || own && space.Copies > 0) {
+		return s, false
+	}
+	if own && v.version >= s.Version {
+		s.Version, s.Value = v.version, v.value
 	}
 	return s, true
 }
 
-func alive(s Name, now time.Time) bool {
-	return !s.Deleted() && (s.Expires == 0 || now.UnixMilli() < s.Expires)
-}
-
-// ReadName lends the bytes of a name; tier.ErrNotFound when there are none.
-func (n *Node) ReadName(ctx context.Context, namespace string, name []byte) (*Loan, error) {
-	loan, _ := n.readName(ctx, block.NamedKey(namespace, name, 0))
-	if loan == nil {
-		return nil, tier.ErrNotFound
+// resolve finds the newest version of a name, as the level asks. When the owner of
+// the block has to be asked, it may give the bytes at once: then they are lent,
+// if they are wanted.
+func (n *Node) resolve(ctx context.Context, key block.Key, space protocol.Space, o ReadOptions, bytes bool) (NameState, *Loan, error) {
+	c := n.coherence
+	if s, ok := c.glance(key, space, o); ok {
+		return s, nil, nil
 	}
-	return loan, nil
-}
-
-// readName lends the bytes of a name, nil if there are none, and returns the state
-// that they belong to.
-func (n *Node) readName(ctx context.Context, key block.Key) (*Loan, Name) {
-	s, ok := n.lookupAlive(key)
-	if !ok {
-		n.counters.miss(tier.ErrNotFound)
-		return nil, Name{}
-	}
-	loans, _ := n.Read(ctx, []block.Key{s.Object}, Cluster)
-	states := []Name{s}
-	n.readAgain(ctx, states, loans)
-	return loans[0], states[0]
-}
-
-// rereads is how often a read of a name follows it to a newer state. Each time
-// the name has changed while its bytes were on their way.
-const rereads = 16
-
-// readAgain fills the loans that are missing because their name has moved on:
-// whoever held the bytes has applied a change that this node is about to apply. A
-// state with a zero object stands for no name. states are updated to what was
-// read.
-func (n *Node) readAgain(ctx context.Context, states []Name, loans []*Loan) {
-	for range rereads {
-		var missing []int
-		for i, l := range loans {
-			if l == nil && !states[i].Deleted() {
-				missing = append(missing, i)
-			}
-		}
-		moved := n.follow(ctx, states, missing)
-		if len(moved) == 0 {
-			return
-		}
-		objects := make([]block.Key, len(moved))
-		for j, i := range moved {
-			objects[j] = states[i].Object
-		}
-		for at := 0; at < len(moved); {
-			found, done := n.Read(ctx, objects[at:], Cluster)
-			for j, l := range found {
-				loans[moved[at+j]] = l
-			}
-			at += done
-		}
-	}
-}
-
-// follow brings the states at the given indexes up to date with the nodes that
-// wrote them, and returns the indexes of those that point to another object now.
-func (n *Node) follow(ctx context.Context, states []Name, indexes []int) (moved []int) {
-	var unchanged []Name
-	for _, i := range indexes {
-		if now, _ := n.lookupAlive(states[i].Key); now.Object == states[i].Object {
-			unchanged = append(unchanged, now)
-		}
-	}
-	for j, answer := range n.askWriters(ctx, unchanged) {
-		if answer.sequence > unchanged[j].Sequence {
-			_ = n.awaitName(ctx, unchanged[j].Key, answer.sequence) // else by what is known
-		}
-	}
-	for _, i := range indexes {
-		now, _ := n.lookupAlive(states[i].Key)
-		if !now.Deleted() && now.Object != states[i].Object {
-			moved = append(moved, i)
-		}
-		now.Key = states[i].Key
-		states[i] = now
-	}
-	return moved
-}
-
-// settled tells whether anyone is known to hold the bytes of a state. When the name
-// has left the state meanwhile, and its bytes with it, the answer is about the
-// state that it has now, which is returned.
-func (n *Node) settled(s Name) (now Name, known bool) {
+	var refused ledger.Version
 	for {
-		if s.Deleted() || n.Known(s.Object) {
-			return s, !s.Deleted()
+		answer, err := c.ask(ctx, readEvent(key, space, o, refused))
+		if err != nil {
+			return NameState{}, nil, err
 		}
-		now, _ := n.names.table.lookup(s.Key)
-		if now.Sequence == s.Sequence {
-			return s, false
+		s, loan, again, err := c.readAnswer(ctx, answer, bytes)
+		if again == 0 {
+			return s, loan, err
 		}
-		s = now
+		refused = again
 	}
 }
 
-// Present tells for each state whether a read would find bytes. The index of
-// where blocks are trails the log of names; so where it knows no holder, the
-// node that wrote the name is asked.
-func (n *Node) Present(ctx context.Context, states []Name) []bool {
-	present := make([]bool, len(states))
-	var unknown []Name
-	var ask []int
-	for i, s := range states {
-		s, known := n.settled(s)
-		switch {
-		case !alive(s, time.Now()):
-		case known:
-			present[i] = true
-		default:
-			unknown = append(unknown, s)
-			ask = append(ask, i)
-		}
+func readEvent(key block.Key, space protocol.Space, o ReadOptions, refused ledger.Version) func(protocol.Op) protocol.Event {
+	level := protocol.Strict
+	switch o.Level {
+	case ReadSession:
+		level = protocol.Session
+	case ReadBounded:
+		level = protocol.Bounded
 	}
-	for j, answer := range n.askWriters(ctx, unknown) {
-		if answer.sequence > unknown[j].Sequence {
-			_ = n.awaitName(ctx, unknown[j].Key, answer.sequence) // else by what is known
-			_, present[ask[j]] = n.lookupAlive(unknown[j].Key)
+	return func(op protocol.Op) protocol.Event {
+		return protocol.Read{Op: op, Key: key, Level: level, Space: space, Session: o.Session, Bound: o.Bound, Refused: refused}
+	}
+}
+
+// readAnswer makes a state of what the machine has answered. again is the token of an
+// owner that could not be asked: then the machine is to be asked again.
+func (c *coherence) readAnswer(ctx context.Context, answer protocol.Effect, bytes bool) (s NameState, loan *Loan, again ledger.Version, err error) {
+	switch a := answer.(type) {
+	case protocol.Serve:
+		return NameState{a.Pointer, a.Sequence, a.Age}, nil, 0, nil
+	case protocol.Forward:
+		o, loan, err := c.askOwner(ctx, a, bytes)
+		switch {
+		case err == nil:
+			p, _ := c.table.lookup(a.Key)
+			p.Version, p.Value = o.version, o.value
+			return NameState{p, max(c.applied.Load(), o.sequence), 0}, loan, 0, nil
+		case ctx.Err() != nil:
+			return s, nil, 0, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		}
+		c.log.Debug("the owner of a name did not answer", "owner", a.Node, "err", err)
+		return s, nil, a.Token, nil
+	case protocol.Reply:
+		return s, nil, 0, a.Err
+	}
+	return s, nil, 0, ErrClosed
+}
+
+// StateOf finds the newest version of a name without its bytes.
+func (n *Node) StateOf(ctx context.Context, namespace string, name []byte, o ReadOptions) (NameState, error) {
+	key, space := block.NamedKey(namespace, name, 0), n.coherence.spaces[namespace]
+	if s, ok := n.coherence.glance(key, space, o); ok {
+		return s, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.NameWait)
+	defer cancel()
+	s, _, err := n.resolve(ctx, key, space, o, false)
+	return s, err
+}
+
+// statesOf is StateOf for many names of one namespace. What has to wait for the log
+// waits together.
+func (n *Node) statesOf(ctx context.Context, namespace string, names [][]byte, o ReadOptions) ([]NameState, error) {
+	c, space := n.coherence, n.coherence.spaces[namespace]
+	states := make([]NameState, len(names))
+	var asked []int
+	var waiting []*waiter
+	for i, name := range names {
+		key := block.NamedKey(namespace, name, 0)
+		s, ok := c.glance(key, space, o)
+		if states[i] = s; ok {
 			continue
 		}
-		// A writer has the bytes before the log has the state.
-		present[ask[j]] = answer.held || answer.behind
+		w, err := c.begin(readEvent(key, space, o, 0))
+		if err != nil {
+			return nil, err
+		}
+		asked, waiting = append(asked, i), append(waiting, w)
 	}
-	return present
-}
-
-// HasName tells whether ReadName would find bytes.
-func (n *Node) HasName(ctx context.Context, namespace string, name []byte) (Name, bool) {
-	s, ok := n.LookupName(namespace, name)
-	if !ok || !n.Present(ctx, []Name{s})[0] {
-		return Name{}, false
+	if len(asked) == 0 {
+		return states, nil
 	}
-	if now, ok := n.lookupAlive(s.Key); ok {
-		return now, true
-	}
-	return Name{}, false
-}
-
-// writerOf is the peer that wrote a named object: the place to ask when no
-// placement event of it has arrived yet.
-func (n *Node) writerOf(object block.Key) (Holder, bool) {
-	if !object.Named() {
-		return Holder{}, false
-	}
-	s, ok := n.names.table.owner(object)
-	if !ok {
-		return Holder{}, false
-	}
-	return n.peers.Peer(s.Writer)
-}
-
-// awaitName waits until the name's state is at least as new as sequence, at most
-// awaitTimeout.
-func (n *Node) awaitName(ctx context.Context, key block.Key, sequence uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.NameWait)
 	defer cancel()
-	return n.awaitTable(ctx, func() bool {
-		s, _ := n.names.table.lookup(key)
-		return s.Sequence >= sequence
-	})
+	var g parallel
+	for j, w := range waiting {
+		answer, err := c.await(ctx, w)
+		if err != nil {
+			g.fail(err)
+			continue
+		}
+		if serve, ok := answer.(protocol.Serve); ok {
+			states[asked[j]] = NameState{serve.Pointer, serve.Sequence, serve.Age}
+			continue
+		}
+		g.do(func() error {
+			s, _, again, err := c.readAnswer(ctx, answer, false)
+			if again != 0 {
+				o := o
+				s, _, err = n.resolve(ctx, block.NamedKey(namespace, names[asked[j]], 0), space, o, false)
+			}
+			states[asked[j]] = s
+			return err
+		})
+	}
+	return states, g.wait()
 }
 
-// awaitTable waits until done, which is asked again after each change that
-// arrives from the log.
-func (n *Node) awaitTable(ctx context.Context, done func() bool) error {
-	for {
-		changed := n.names.applied.wait()
-		if done() {
-			return nil
+// readNamed lends the objects of versions, from this node's tiers or from their
+// homes. A nil loan has its error.
+func (n *Node) readNamed(ctx context.Context, values []ledger.Value) ([]*Loan, []error) {
+	loans, errs := make([]*Loan, len(values)), make([]error, len(values))
+	keys := make([]block.Key, len(values))
+	var missing []int
+	for i, v := range values {
+		keys[i] = v.Object
+		if v.Object.IsZero() {
+			errs[i] = tier.ErrNotFound
+			continue
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("node: wait for the log of names: %w", ctx.Err())
+		if loans[i], errs[i] = n.readLocal(ctx, v.Object); errs[i] != nil {
+			missing = append(missing, i)
 		}
 	}
+	if len(missing) > 0 {
+		n.fetchMissing(ctx, keys, missing, loans, errs, func(i int) []Holder { return n.coherence.holders(values[i].Homes) })
+	}
+	for _, l := range loans {
+		if l != nil {
+			n.counters.hit(l)
+		}
+	}
+	return loans, errs
+}
+
+// holders are the homes of an object that can be reached, less this node.
+func (c *coherence) holders(homes ledger.Homes) []Holder {
+	var list []Holder
+	for _, number := range homes {
+		if m, ok := c.member(number); ok && m.ID != c.cfg.Node {
+			if h, ok := c.n.peers.Peer(m.ID); ok {
+				list = append(list, h)
+			}
+		}
+	}
+	return list
 }

@@ -11,6 +11,7 @@ import (
 
 	"cairn/block"
 	"cairn/coherency"
+	"cairn/coherency/protocol"
 	"cairn/tier"
 	"cairn/wire"
 )
@@ -28,7 +29,7 @@ type Node struct {
 
 	announcer Announcer
 	peers     Peers
-	names     *names
+	coherence *coherence
 	router    Router
 
 	dir         directory
@@ -66,7 +67,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if tiers.Host == nil || ports.Announcer == nil || ports.Peers == nil || ports.Names == nil || ports.Router == nil {
+	if tiers.Host == nil || ports.Announcer == nil || ports.Peers == nil || ports.Coherence == nil || ports.Router == nil {
 		return nil, errors.New("node: the host tier and all ports are required")
 	}
 	n := &Node{
@@ -90,7 +91,10 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 	}
 	n.incarnation.Store(cfg.Incarnation)
 	n.dir.announce = n.announce
-	n.names = newNames(ports.Names, cfg)
+	var err error
+	if n.coherence, err = newCoherence(n, ports.Coherence); err != nil {
+		return nil, err
+	}
 	if err := n.recover(); err != nil {
 		return nil, err
 	}
@@ -101,6 +105,8 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 	}
 	n.working.Go(func() { n.promoteLoop(ctx) })
 	n.working.Go(func() { n.sweepLoop(ctx) })
+	n.working.Go(func() { n.coherence.dropper.run(ctx) })
+	go n.coherence.run()
 	return n, nil
 }
 
@@ -118,11 +124,20 @@ func (n *Node) recover() error {
 	if err != nil {
 		return fmt.Errorf("node: recover: %w", err)
 	}
+	var named []block.Descriptor
 	disk.All(func(d block.Descriptor) bool {
-		n.dir.change(d.Key, func(e *entry, _ bool) { *e = newEntry(d, state) })
-		n.counters.recovered.Add(1)
+		if d.Key.Named() {
+			named = append(named, d)
+		}
+		if !isLabel(d) {
+			n.dir.change(d.Key, func(e *entry, _ bool) { *e = newEntry(d, state) })
+			n.counters.recovered.Add(1)
+		}
 		return true
 	})
+	for _, d := range named { // outside of All, which must not call the store
+		n.coherence.homed.recover(context.Background(), d, disk)
+	}
 	return nil
 }
 
@@ -165,27 +180,58 @@ func (n *Node) Await(ctx context.Context, t wire.Token) error {
 	return err
 }
 
-// Holdings calls yield for every block of this node with the tiers that hold
+// Holdings calls yield for every sealed block of this node with the tiers that hold
 // it, and returns a position in the node's stream of changes that the answer
 // covers: changes after it may or may not be included, and applying them again
 // does no harm.
 func (n *Node) Holdings(yield func(block.Key, block.TierMask) bool) (position uint64) {
 	position = n.announced.Load()
 	for s := range shards {
-		if !n.dir.scan(s, func(k block.Key, e entry) bool { return yield(k, e.state.Valid()) }) {
+		if !n.dir.scan(s, func(k block.Key, e entry) bool { return k.Named() || yield(k, e.state.Valid()) }) {
 			break
 		}
 	}
 	return position
 }
 
-// Close makes dirty blocks durable, at most for Config.CloseWait, and stops the
-// background work. Nobody may be using the node any more. The tiers are left to
-// the caller.
+// Ready returns when this node is a member in the coherence log and serves names.
+func (n *Node) Ready(ctx context.Context) error {
+	c := n.coherence
+	for {
+		news := c.news.wait()
+		serving := false
+		if !c.call(func(m *protocol.Machine) { serving = m.Serving(c.now()) }) {
+			return ErrClosed
+		}
+		if serving {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return fmt.Errorf("node: join the coherence log: %w", ctx.Err())
+		}
+	}
+}
+
+// Leave gives back the names that this node owns, with all that is written to them,
+// and ends its membership in the coherence log. It waits for both; the log must still
+// run. Afterwards the node serves no names.
+func (n *Node) Leave(ctx context.Context) error {
+	if err := n.coherence.leave(ctx); err != nil {
+		return fmt.Errorf("node: leave: %w", err)
+	}
+	return nil
+}
+
+// Close leaves, makes dirty blocks durable, both at most for Config.CloseWait, and
+// stops the background work. Nobody may be using the node any more. The tiers
+// are left to the caller.
 func (n *Node) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.CloseWait)
 	defer cancel()
-	err := n.Flush(ctx)
+	err := errors.Join(n.coherence.leave(ctx), n.Flush(ctx))
+	n.coherence.stop()
 	n.stop()
 	n.working.Wait()
 	n.dialer.close()

@@ -122,6 +122,51 @@ func (n *Node) copyHome(ctx context.Context, key block.Key) (arrival, error) {
 	return a, nil
 }
 
+// copyNamedHome is copyHome for the object of a named block, of which this node
+// becomes a home by it.
+func (n *Node) copyNamedHome(ctx context.Context, key block.Key) (arrival, error) {
+	e, ok := n.dir.get(key)
+	if ok && !e.state.Has(block.Host) && !e.state.Durable() { // only in GPU memory
+		loan, err := n.readLocal(ctx, key)
+		if err != nil {
+			return arrival{}, err
+		}
+		defer loan.Release()
+	}
+	n.dir.change(key, func(e *entry, known bool) {
+		if ok = known; known && e.state.Home() != n.home {
+			e.state = homeTo(e.state, n.home)
+		}
+	})
+	if !ok {
+		return arrival{}, fmt.Errorf("node: bring home %s: %w", key, tier.ErrNotFound)
+	}
+	a, err := n.copyHome(ctx, key)
+	if err == nil && !a.copied {
+		if e, ok := n.dir.get(key); !ok || !e.state.Durable() {
+			err = errBusy
+		}
+	}
+	return a, err
+}
+
+// errBusy: another flush of the block is under way; its end is not known yet.
+var errBusy = errors.New("block is on its way home already")
+
+// homeTo is the state of the same copies with another home, which has none.
+func homeTo(s coherency.State, home block.Tier) coherency.State {
+	next, err := coherency.New(block.Host, home)
+	if err != nil {
+		return s
+	}
+	if s.Has(block.VRAM) {
+		if c, err := next.Begin(block.VRAM); err == nil {
+			_ = next.Commit(c) // nothing has changed since Begin
+		}
+	}
+	return next
+}
+
 func (n *Node) syncHome(ctx context.Context) error {
 	if s, ok := n.stores[n.home].(tier.Syncer); ok {
 		return s.Sync(ctx)

@@ -2,9 +2,10 @@ package node
 
 import (
 	"context"
-	"errors"
+	"io"
 
 	"cairn/block"
+	"cairn/coherency/ledger"
 	"cairn/wire"
 )
 
@@ -48,43 +49,34 @@ type Peers interface {
 	Await(ctx context.Context, t wire.Token) error
 }
 
-// ErrNameConflict: a conditional change of a name found another state.
-var ErrNameConflict = errors.New("name changed meanwhile")
-
-// Name is the newest state of a named block: a pointer to the object with its
-// bytes, as the cluster's log has it.
-type Name struct {
-	// Key is block.NamedKey(Namespace, Name, 0).
-	Key block.Key
-	// Namespace is the space that the name lives in.
-	Namespace string
-	// Name is what the user calls it; the slice belongs to the receiver of the
-	// value.
-	Name []byte
-	// Object is the block that holds the bytes; zero when the name is deleted.
-	Object block.Key
-	Length uint32
-	// Expires is when the name ends, in milliseconds since 1970; 0 is never. For
-	// a deleted name it is when it was deleted.
-	Expires int64
-	// Writer is the id of the node that wrote it.
-	Writer string
-	// Sequence is the place of this state in the log.
-	Sequence uint64
+// CoherenceLog is the log that orders the changes of named blocks for the whole
+// cluster. What any node publishes comes back to every node, this one included,
+// through its LogHandler, in the same order.
+type CoherenceLog interface {
+	// Publish sends a message to the log, again and again until it or a later one
+	// of this node has been delivered. It does not block on the network. The
+	// message belongs to the log.
+	Publish(m *ledger.Message)
+	// SaveSnapshot keeps data as the state of the log at sequence, so that nodes
+	// may start from it and the log may forget what came before. It may take as
+	// long as it needs; data is the caller's again afterwards.
+	SaveSnapshot(ctx context.Context, sequence uint64, data []byte) error
 }
 
-// Deleted tells whether the name has no bytes.
-func (n Name) Deleted() bool { return n.Object.IsZero() }
-
-// NameLog orders changes of names for the whole cluster. Every change that is
-// appended, by any node, comes back to every node through Node.ApplyName, in
-// the order of the log.
-type NameLog interface {
-	// Append publishes the state n and returns its sequence. With expect nil it
-	// is unconditional; else the change happens only if the last sequence of this
-	// name is *expect (0: the name was never written), and ErrNameConflict
-	// says that it is not. An error of any other kind leaves the outcome unknown.
-	Append(ctx context.Context, n Name, expect *uint64) (sequence uint64, err error)
+// LogHandler takes in the log. One goroutine calls it.
+type LogHandler interface {
+	// Restore takes a state of the log that SaveSnapshot has kept. It comes, if at
+	// all, before the first message.
+	Restore(sequence uint64, r io.Reader) error
+	// Message is the next message of the log, sum the checksum of its encoded form.
+	// The message belongs to the handler.
+	Message(sequence uint64, m *ledger.Message, sum uint64)
+	// Bad is the next message, which could not be read.
+	Bad(sequence, sum uint64)
+	// CaughtUp says that all has been given that was in the log when reading began.
+	CaughtUp()
+	// Regressed says that the log has lost its end, or is another one.
+	Regressed(err error)
 }
 
 // Router ranks the nodes of the cluster for a request. CAIRN.ROUTE and CAIRN.DONE

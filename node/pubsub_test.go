@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cairn/block"
+	"cairn/coherency"
 	"cairn/resp"
 
 	"github.com/google/go-cmp/cmp"
@@ -110,14 +111,16 @@ func TestNamespaceZero(t *testing.T) {
 	c.expect(t, "[*3 $message $__keyevent@0__:set $b]")
 }
 
-// Every node tells of every change, once, in the order of the log; also of those
-// that it makes itself, which it applies twice.
+// Every node tells of every change, once, in the order of the log. (Of write-back writes
+// the others learn what is flushed.)
 func TestEventsAtEveryNode(t *testing.T) {
 	cluster := newMemCluster()
 	var conns []*rawConn
 	var addrs []string
 	for _, id := range []string{"n1", "n2"} {
-		_, addr := cluster.join(t, id, testTiers{host: 16 << 20}.open(t), nil)
+		_, addr := cluster.join(t, id, testTiers{host: 16 << 20}.open(t), func(c *Config) {
+			c.Namespaces = []Namespace{{Name: "default", Policy: coherency.WriteThrough}}
+		})
 		c := dialRaw(t, addr)
 		c.send("PSUBSCRIBE", "__keyspace@0__:*")
 		c.reply(t)

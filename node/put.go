@@ -8,6 +8,7 @@ import (
 
 	"cairn/block"
 	"cairn/coherency"
+	"cairn/coherency/ledger"
 	"cairn/tier"
 	"cairn/wire"
 )
@@ -160,4 +161,72 @@ func (n *Node) Put(ctx context.Context, key, parent block.Key, src []byte, p coh
 	}
 	copy(in.Bytes(), src)
 	return in.Commit(ctx, key, parent, p)
+}
+
+// keep makes the received bytes the object d of a named block, pinned once. One that is
+// there already gets the pin.
+func (in *Incoming) keep(d block.Descriptor) error {
+	n := in.n
+	err := in.r.Commit(d, 1)
+	if errors.Is(err, tier.ErrExists) {
+		return n.host.Pin(d.Key)
+	}
+	if err != nil {
+		return err
+	}
+	n.enter(d)
+	n.counters.puts.Add(1)
+	n.counters.putBytes.Add(int64(d.Length))
+	return nil
+}
+
+// receive is keep for bytes that must be those of a version.
+func (in *Incoming) receive(v ledger.Value) error {
+	d := block.Descriptor{Key: v.Object, Length: v.Length, Sum: v.Sum}
+	if !d.Matches(in.Bytes()) {
+		in.Abort()
+		return fmt.Errorf("%w: object %s", tier.ErrCorrupt, d.Key)
+	}
+	return in.keep(d)
+}
+
+// enter tells the directory of an object of a named block that the host tier holds.
+// Of such objects host memory counts as the home, because the coherence protocol
+// keeps account of what is not durable; until the node becomes a home of one.
+func (n *Node) enter(d block.Descriptor) {
+	state, err := coherency.New(block.Host, block.Host)
+	if err != nil {
+		panic(err) // both are constants
+	}
+	n.dir.change(d.Key, func(e *entry, known bool) {
+		if !known {
+			*e = newEntry(d, state)
+			return
+		}
+		if c, err := e.state.Begin(block.Host); err == nil {
+			_ = e.state.Commit(c) // a copy that went away meanwhile is found missing by who reads it
+		}
+	})
+}
+
+// cacheNamed makes received bytes of a named object a copy in the host tier that may be
+// evicted, and lends it.
+func (n *Node) cacheNamed(d block.Descriptor, r tier.Reservation) (*Loan, error) {
+	err := r.Commit(d, 1)
+	switch {
+	case err == nil:
+		n.enter(d)
+	case errors.Is(err, tier.ErrExists):
+		if err := n.host.Pin(d.Key); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, err
+	}
+	v, err := n.host.View(d.Key)
+	n.host.Unpin(d.Key)
+	if err != nil {
+		return nil, err
+	}
+	return &Loan{Descriptor: d, Bytes: v.Bytes, Origin: FromPeer, view: v, room: &n.room}, nil
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"cairn/block"
 	"cairn/coherency"
+	"cairn/coherency/protocol"
 	"cairn/resp"
 	"cairn/tier"
 	"cairn/wire"
@@ -72,6 +74,7 @@ type session struct {
 	library, libraryVersion string // CLIENT SETINFO
 	incoming                []argument
 	subscriber              subscriber
+	sequence                atomic.Uint64 // what the client has seen of the coherence log
 }
 
 // argument is a payload that has been, or is being, received.
@@ -218,11 +221,18 @@ func wireError(err error) error {
 		code = wire.CodeTooLarge
 	case errors.Is(err, tier.ErrNoSpace):
 		code = wire.CodeNoSpace
-	case errors.Is(err, tier.ErrConflict), errors.Is(err, ErrNameConflict):
+	case errors.Is(err, tier.ErrConflict), errors.Is(err, ErrCondition):
 		code = wire.CodeConflict
 	case errors.Is(err, ErrNamespace):
 		code = wire.CodeNamespace
-	case errors.Is(err, ErrNameLog), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, protocol.ErrUnknown):
+		code = wire.CodeUnknown
+	case errors.Is(err, protocol.ErrNoHome):
+		code = wire.CodeNoHome
+	case errors.Is(err, ErrBytesUnreachable):
+		code = wire.CodeUnreachable
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrClosed), errors.Is(err, protocol.ErrContended), errors.Is(err, protocol.ErrStage),
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		code = wire.CodeUnavailable
 	}
 	return resp.ServerError(code + " " + err.Error())
@@ -265,6 +275,22 @@ func printable(arg []byte) string {
 		}
 		return r
 	}, string(arg))
+}
+
+// reads are the options of a read that does not say how fresh it is to be.
+func (s *session) reads() ReadOptions {
+	return ReadOptions{Level: s.namespace.Consistency, Session: s.sequence.Load()}
+}
+
+// saw notes what an answer has shown of the log: the client's later reads are not
+// older.
+func (s *session) saw(sequence uint64) {
+	for {
+		old := s.sequence.Load()
+		if sequence <= old || s.sequence.CompareAndSwap(old, sequence) {
+			return
+		}
+	}
 }
 
 // policy reads a write policy; "-" and "" are the namespace's.

@@ -28,7 +28,6 @@ type counters struct {
 	promoteErrors atomic.Int64
 	forgotten     atomic.Int64
 	invalidated   atomic.Int64
-	namesSwept    atomic.Int64
 	recovered     atomic.Int64
 	connections   atomic.Int64
 	commands      atomic.Int64
@@ -121,6 +120,9 @@ type Status struct {
 	// Coherency sums up the states of all blocks; only the answer to CAIRN.STAT has
 	// it, because it takes a walk through the directory.
 	Coherency *coherency.Stats `json:"coherency,omitempty"`
+	// Coherence is this node's part in the protocol of names; only the answer to
+	// CAIRN.STAT has it.
+	Coherence *CoherenceStatus `json:"coherence,omitempty"`
 	// Trouble is the last failure of the home tier; empty when there was none.
 	Trouble string `json:"trouble,omitempty"`
 }
@@ -130,7 +132,7 @@ func (n *Node) Status() Status {
 	c := &n.counters
 	s := Status{
 		Node: n.cfg.ID, Incarnation: n.Incarnation(), UptimeSeconds: time.Since(n.started).Seconds(),
-		Home: n.home, Blocks: n.dir.blocks.Load(), Names: n.names.table.count(),
+		Home: n.home, Blocks: n.dir.blocks.Load(), Names: n.coherence.live(""),
 		PeerHits: c.hits[FromPeer].Load(), PeerHitBytes: c.hitBytes[FromPeer].Load(),
 		MissReasons: map[string]int64{},
 		Puts:        c.puts.Load(), PutBytes: c.putBytes.Load(), PutExisting: c.putExisting.Load(), PutWaits: c.putWaits.Load(),
@@ -194,7 +196,6 @@ type BlockStatus struct {
 	Sum     uint64         `json:"sum,omitempty"`
 	Parent  *block.Key     `json:"parent,omitempty"`
 	Peers   []HolderStatus `json:"peers"`
-	Name    *NameStatus    `json:"name,omitempty"`
 }
 
 // HolderStatus is a peer that holds a block.
@@ -202,16 +203,6 @@ type HolderStatus struct {
 	Node  string       `json:"node"`
 	Addr  string       `json:"addr"`
 	Tiers []block.Tier `json:"tiers"`
-}
-
-// NameStatus is what a name points to.
-type NameStatus struct {
-	Namespace string    `json:"namespace"`
-	Name      string    `json:"name"`
-	Object    block.Key `json:"object"`
-	Writer    string    `json:"writer"`
-	Sequence  uint64    `json:"sequence"`
-	Expires   int64     `json:"expires_ms,omitempty"`
 }
 
 // Explain says where this node believes the block to be.
@@ -232,10 +223,6 @@ func (n *Node) Explain(key block.Key) BlockStatus {
 			p.Tiers = append(p.Tiers, t)
 		}
 		b.Peers = append(b.Peers, p)
-	}
-	if s, ok := n.names.table.owner(key); ok {
-		b.Name = &NameStatus{Namespace: s.Namespace, Name: string(s.Name), Object: s.Object,
-			Writer: s.Writer, Sequence: s.Sequence, Expires: s.Expires}
 	}
 	return b
 }

@@ -1,0 +1,451 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cairn/block"
+	"cairn/coherency/ledger"
+	"cairn/coherency/protocol"
+)
+
+// coherence is this node's part in the protocol of named blocks. One goroutine runs
+// the machine and carries out its effects; whatever moves bytes or waits for the
+// network runs beside it, and its end comes back as an event.
+type coherence struct {
+	n       *Node
+	log     *slog.Logger
+	ports   CoherenceLog
+	cfg     protocol.Config
+	table   *nameTable
+	overlay overlay
+	spaces  map[string]protocol.Space
+	started time.Time
+
+	ops     atomic.Uint64 // the last protocol.Op
+	base    uint64        // makes object keys unique to this run of the node
+	unique  atomic.Uint64
+	applied atomic.Uint64 // sequence up to which the log has been applied
+	news    broadcast     // applied has grown
+	number  atomic.Uint32 // of this node as a member; 0 before it is one
+	fresh   atomic.Int64  // when, on the machine's clock, what is applied was the newest, at least
+	epoch   atomic.Uint64
+	members atomic.Pointer[[]ledger.Member]
+	alarm   atomic.Pointer[string] // why the log cannot be trusted
+
+	counters coherenceCounters
+	watches  watches
+	stager   stager
+	homed    homed
+	dropper  dropper
+
+	// mu guards queue and closed.
+	mu     sync.Mutex
+	queue  []task
+	closed bool
+	wake   chan struct{} // holds a token when queue is not empty
+	room   chan struct{} // holds a token when queue has been emptied
+
+	leaving atomic.Bool
+	left    chan struct{} // closed when the node is no member any more
+	ended   chan struct{} // closed when the goroutine has ended
+	working sync.WaitGroup
+	ctx     context.Context // of the work beside the goroutine
+	cancel  context.CancelFunc
+
+	// The rest is the goroutine's.
+	machine  *protocol.Machine
+	waiters  map[protocol.Op]*waiter
+	pinned   map[block.Key]struct{} // objects that the host tier keeps for this node's own versions
+	scanning atomic.Int32           // bits of a Scan that is under way
+	lastSave time.Time
+	saving   atomic.Bool
+	savedAt  uint64 // sequence of the last snapshot
+}
+
+// task is something for the goroutine to do: an event, whose answer goes to w if
+// that is not nil, or a function.
+type task struct {
+	event protocol.Event
+	w     *waiter
+	do    func()
+}
+
+// waiter is someone who waits for the end of an operation.
+type waiter struct {
+	op     protocol.Op
+	answer protocol.Effect
+	done   chan struct{} // gets one token
+}
+
+var waiters = sync.Pool{New: func() any { return &waiter{done: make(chan struct{}, 1)} }}
+
+// maxQueue is how many tasks may wait before the log's reader has to.
+const maxQueue = 1 << 16
+
+// ErrClosed: the node is being closed.
+var ErrClosed = errors.New("node closed")
+
+func newCoherence(n *Node, log CoherenceLog) (*coherence, error) {
+	cfg := n.cfg
+	c := &coherence{
+		n: n, log: cfg.Logger, ports: log, table: newNameTable(), spaces: map[string]protocol.Space{}, started: time.Now(),
+		base: cfg.Incarnation, wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		left: make(chan struct{}), ended: make(chan struct{}),
+		waiters: map[protocol.Op]*waiter{}, pinned: map[block.Key]struct{}{}, lastSave: time.Now(),
+		cfg: protocol.Config{
+			Node: cfg.ID, Incarnation: cfg.Incarnation, Durable: n.home == block.Disk,
+			Lease: cfg.Lease, Renew: cfg.Renew, FlushAfter: cfg.FlushAfter, IdleAfter: cfg.IdleAfter,
+			RecallEvery: cfg.RecallEvery, RevokeAfter: cfg.RevokeAfter, RehomeAfter: cfg.RehomeAfter,
+			Records: recordsFor(cfg),
+		},
+	}
+	for _, ns := range cfg.Namespaces {
+		c.spaces[ns.Name] = protocol.Space{Homes: ns.Homes, Copies: ns.Copies, Lease: ns.Lease}
+	}
+	c.members.Store(new([]ledger.Member))
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.stager.c, c.homed.c, c.dropper.c = c, c, c
+	c.homed.init()
+	c.dropper.wake = make(chan struct{}, 1)
+	if err := c.restart(ledger.New(c.table, historyOf(c.cfg))); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// recordsFor is how many records a message may have, so that it stays below maxMessage.
+func recordsFor(cfg Config) int {
+	const maxMessage, mostRecords, recordSize = 1000 << 10, 512, 256 // without names
+	return max(min(maxMessage/(cfg.MaxName+recordSize), mostRecords), 1)
+}
+
+// historyOf is for how many sequences the ledger keeps digests.
+func historyOf(c protocol.Config) int {
+	const history = 4096
+	switch {
+	case c.History < 0:
+		return 0
+	case c.History > 0:
+		return c.History
+	}
+	return history
+}
+
+// restart makes the machine of a node that has applied the log as far as led says.
+func (c *coherence) restart(led *ledger.Ledger) error {
+	m, err := protocol.New(c.cfg, led, c.now())
+	if err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	c.machine = m
+	c.publishMembers()
+	c.applied.Store(led.Sequence())
+	c.epoch.Store(led.Epoch())
+	return nil
+}
+
+// now is the machine's clock. It is monotonic, and does not stop while the machine
+// runs.
+func (c *coherence) now() time.Duration { return time.Since(c.started) }
+
+// submit gives the goroutine something to do, in order. It reports whether the
+// node still takes it.
+func (c *coherence) submit(t task) bool {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return false
+	}
+	c.queue = append(c.queue, t)
+	first := len(c.queue) == 1
+	c.mu.Unlock()
+	if first {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+	return true
+}
+
+// event submits an event that nobody waits for.
+func (c *coherence) event(e protocol.Event) { c.submit(task{event: e}) }
+
+// take returns what has been submitted since the last take. used is given back for
+// the next one.
+func (c *coherence) take(used []task) []task {
+	clear(used)
+	c.mu.Lock()
+	batch := c.queue
+	c.queue = used[:0]
+	c.mu.Unlock()
+	if len(batch) >= maxQueue {
+		select {
+		case c.room <- struct{}{}:
+		default:
+		}
+	}
+	return batch
+}
+
+// run is the goroutine. It ends when the node is closed.
+func (c *coherence) run() {
+	defer close(c.ended)
+	every := c.tickEvery()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	ticked := time.Now()
+	var batch []task
+	for {
+		batch = c.take(batch)
+		for i := range batch {
+			c.handle(&batch[i])
+		}
+		if now := time.Now(); now.Sub(ticked) >= every {
+			ticked = now
+			c.step(protocol.Tick{})
+			c.considerSnapshot(now)
+		}
+		if len(batch) > 0 {
+			continue
+		}
+		select {
+		case <-c.wake:
+		case <-ticker.C:
+		case <-c.ctx.Done():
+			c.finish()
+			return
+		}
+	}
+}
+
+// tickEvery is often enough for everything that the machine does by time.
+func (c *coherence) tickEvery() time.Duration {
+	cfg := c.n.cfg
+	return max(min(cfg.Renew/4, cfg.FlushAfter/4, cfg.RecallEvery/2, 250*time.Millisecond), time.Millisecond)
+}
+
+func (c *coherence) handle(t *task) {
+	if t.do != nil {
+		t.do()
+		return
+	}
+	if t.w != nil {
+		c.waiters[t.w.op] = t.w
+	}
+	c.step(t.event)
+	switch e := t.event.(type) {
+	case protocol.Delivered:
+		c.delivered(e.Sequence, e.Message)
+	case protocol.Skipped:
+		c.delivered(e.Sequence, nil)
+	case protocol.Cancel:
+		delete(c.waiters, e.Op)
+	}
+}
+
+// step gives the machine one event and carries out what it asks for.
+func (c *coherence) step(e protocol.Event) {
+	for _, effect := range c.machine.Step(c.now(), e) {
+		c.carryOut(effect)
+	}
+}
+
+// delivered lets readers know how far the log is applied.
+func (c *coherence) delivered(sequence uint64, m *ledger.Message) {
+	if m != nil {
+		for i := range m.Records {
+			if k := m.Records[i].Kind; k == ledger.Join || k == ledger.Leave || k == ledger.Expire {
+				c.publishMembers()
+				break
+			}
+		}
+	}
+	now := c.now()
+	c.fresh.Store(int64(now - c.machine.Age(now)))
+	c.applied.Store(sequence)
+	c.news.notify()
+}
+
+// publishMembers lets readers know who is in the log.
+func (c *coherence) publishMembers() {
+	members := append([]ledger.Member(nil), c.machine.Ledger().Members()...)
+	c.members.Store(&members)
+	for _, m := range members {
+		if m.ID == c.cfg.Node {
+			c.number.Store(uint32(m.Number))
+		}
+	}
+}
+
+// member returns what the log said about a member when it last changed.
+func (c *coherence) member(number uint16) (ledger.Member, bool) {
+	list := *c.members.Load()
+	if number == 0 || int(number) > len(list) {
+		return ledger.Member{}, false
+	}
+	return list[number-1], true
+}
+
+// ask submits an event that ends with an answer, and waits for it. make is given
+// the operation's number. When ctx ends first the outcome is open.
+func (c *coherence) ask(ctx context.Context, make func(protocol.Op) protocol.Event) (protocol.Effect, error) {
+	w, err := c.begin(make)
+	if err != nil {
+		return nil, err
+	}
+	return c.await(ctx, w)
+}
+
+// age is how old what this node knows of the log may be at most.
+func (c *coherence) age() time.Duration { return c.now() - time.Duration(c.fresh.Load()) }
+
+// begin submits an event whose answer await returns.
+func (c *coherence) begin(make func(protocol.Op) protocol.Event) (*waiter, error) {
+	w := waiters.Get().(*waiter)
+	w.op = protocol.Op(c.ops.Add(1))
+	if !c.submit(task{event: make(w.op), w: w}) {
+		waiters.Put(w)
+		return nil, ErrClosed
+	}
+	return w, nil
+}
+
+func (c *coherence) await(ctx context.Context, w *waiter) (protocol.Effect, error) {
+	select {
+	case <-w.done:
+		answer := w.answer
+		w.answer = nil
+		waiters.Put(w)
+		if answer == nil {
+			return nil, ErrClosed
+		}
+		return answer, nil
+	case <-ctx.Done():
+		c.event(protocol.Cancel{Op: w.op}) // who is late must not be woken: w is not used again
+		return nil, fmt.Errorf("%w: %w", protocol.ErrUnavailable, ctx.Err())
+	}
+}
+
+// answer wakes who waits for an operation.
+func (c *coherence) answer(op protocol.Op, e protocol.Effect) {
+	w, ok := c.waiters[op]
+	if !ok {
+		return
+	}
+	delete(c.waiters, op)
+	w.answer = e
+	w.done <- struct{}{}
+}
+
+// call runs f in the goroutine and waits for its end. It reports whether it ran.
+func (c *coherence) call(f func(*protocol.Machine)) bool {
+	done := make(chan struct{})
+	if !c.submit(task{do: func() { defer close(done); f(c.machine) }}) {
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-c.ended:
+		return false
+	}
+}
+
+// finish answers everyone who still waits.
+func (c *coherence) finish() {
+	c.mu.Lock()
+	c.closed = true
+	rest := c.queue
+	c.queue = nil
+	c.mu.Unlock()
+	for _, t := range rest {
+		if t.w != nil {
+			t.w.answer = nil
+			t.w.done <- struct{}{}
+		}
+	}
+	for _, w := range c.waiters {
+		w.answer = nil
+		w.done <- struct{}{}
+	}
+	clear(c.waiters)
+}
+
+// leave gives back what the node owns and ends its membership, and waits for that.
+func (c *coherence) leave(ctx context.Context) error {
+	if c.leaving.Swap(true) {
+		return nil // once is enough: the log may be gone by now
+	}
+	c.event(protocol.Leave{})
+	select {
+	case <-c.left:
+		return nil
+	case <-c.ended:
+		return ErrClosed
+	case <-ctx.Done():
+		var owned, dirty int
+		c.call(func(m *protocol.Machine) { owned, dirty = m.Owned() })
+		return fmt.Errorf("the log did not confirm that the node has left; %d names are still its own, %d of them not durable: %w",
+			owned, dirty, ctx.Err())
+	}
+}
+
+// stop ends the goroutine and the work beside it.
+func (c *coherence) stop() {
+	c.cancel()
+	<-c.ended
+	c.working.Wait()
+}
+
+// logHandler is what the log calls.
+type logHandler struct{ c *coherence }
+
+// LogHandler takes in the coherence log. It is for the one goroutine that reads it.
+func (n *Node) LogHandler() LogHandler { return logHandler{n.coherence} }
+
+// Restore implements LogHandler.
+func (h logHandler) Restore(sequence uint64, r io.Reader) error { return h.c.restore(sequence, r) }
+
+// Message implements LogHandler. It waits only when the node is far behind.
+func (h logHandler) Message(sequence uint64, m *ledger.Message, sum uint64) {
+	c := h.c
+	for {
+		c.mu.Lock()
+		full := len(c.queue) >= maxQueue
+		c.mu.Unlock()
+		if !full {
+			break
+		}
+		select {
+		case <-c.room:
+		case <-c.ended:
+			return
+		}
+	}
+	c.event(protocol.Delivered{Sequence: sequence, Message: m, Sum: sum})
+}
+
+// Bad implements LogHandler.
+func (h logHandler) Bad(sequence, sum uint64) {
+	h.c.log.Warn("a message of the coherence log cannot be read", "sequence", sequence)
+	h.c.event(protocol.Skipped{Sequence: sequence, Sum: sum})
+}
+
+// CaughtUp implements LogHandler.
+func (h logHandler) CaughtUp() {
+	h.c.submit(task{do: func() {
+		h.c.homed.announce()
+		h.c.step(protocol.CaughtUp{})
+	}})
+}
+
+// Regressed implements LogHandler.
+func (h logHandler) Regressed(err error) { h.c.event(protocol.Stop{Err: err}) }

@@ -1,0 +1,348 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cairn/block"
+	"cairn/coherency/ledger"
+	"cairn/coherency/protocol"
+)
+
+// coherenceCounters count since the node started.
+type coherenceCounters struct {
+	messages  atomic.Int64 // published by this node
+	replies   atomic.Int64
+	conflicts atomic.Int64 // writes that were refused, or had to try again
+	forwards  atomic.Int64 // reads that an owner was asked about
+	losses    atomic.Int64 // declared, of any node
+	passed    atomic.Int64 // barriers
+	staged    atomic.Int64 // objects that this node has staged at homes
+	stageFail atomic.Int64
+	arrived   atomic.Int64 // objects that were staged at this node
+	collected atomic.Int64
+	rehomed   atomic.Int64
+	expired   atomic.Int64 // names that were ended because their time was over
+}
+
+// carryOut does what the machine asks for, or begins it.
+func (c *coherence) carryOut(effect protocol.Effect) {
+	switch e := effect.(type) {
+	case protocol.Publish:
+		c.counters.messages.Add(1)
+		c.ports.Publish(e.Message)
+	case protocol.Reply:
+		c.counters.replies.Add(1)
+		c.answer(e.Op, e)
+	case protocol.Serve:
+		c.answer(e.Op, e)
+	case protocol.Forward:
+		c.answer(e.Op, e)
+	case protocol.Stage:
+		c.stager.stage(e)
+	case protocol.Moved:
+		c.moved(e)
+	case protocol.Local:
+		c.local(e)
+	case protocol.Flushed:
+		c.unpin(e.Object)
+	case protocol.LocalGone:
+		c.localGone(e)
+	case protocol.Collect:
+		c.counters.collected.Add(1)
+		c.homed.decided(e.Object)
+		c.discard(e.Object)
+	case protocol.Inquire:
+		c.beside(func(ctx context.Context) { c.inquire(ctx, e) })
+	case protocol.Scan:
+		c.scan(e)
+	case protocol.Replicate:
+		c.beside(func(ctx context.Context) { c.replicate(ctx, e) })
+	case protocol.Declared:
+		c.declared(e.Pointer)
+	case protocol.Cleared:
+		c.cleared(e)
+	case protocol.Passed:
+		c.counters.passed.Add(1)
+		c.epoch.Store(e.Epoch)
+	case protocol.Alarm:
+		c.log.Error("the coherence log cannot be trusted: strict service has ended on this node", "reason", e.Reason)
+		c.alarm.Store(&e.Reason)
+	case protocol.Left:
+		c.publishMembers()
+		select {
+		case <-c.left:
+		default:
+			close(c.left)
+		}
+	}
+}
+
+// beside runs work that waits for the network or a disk.
+func (c *coherence) beside(f func(context.Context)) {
+	c.working.Go(func() { f(c.ctx) })
+}
+
+// moved follows a pointer to its new version: what the old one named is not needed any
+// more.
+func (c *coherence) moved(e protocol.Moved) {
+	before, after := e.Before.Value.Object, e.After.Value.Object
+	seen := e.Before.Value // by readers of this node
+	own, ok := c.overlay.get(e.After.Key)
+	if ok {
+		seen = own.value
+	}
+	if ok && own.version <= e.After.Version {
+		c.overlay.remove(e.After.Key)
+		ok = false
+	}
+	c.homed.moved(e.After)
+	if before != after {
+		c.unpin(after) // an ordinary copy, or none, from now on
+		c.discard(before)
+	}
+	if !ok && e.Before.Version != e.After.Version {
+		c.changed(e.After, seen)
+	}
+}
+
+// local makes a version of this node's own the one that its readers see.
+func (c *coherence) local(e protocol.Local) {
+	object := e.Value.Object
+	if !object.IsZero() && !c.pin(object) && e.Value.Homes.Count() == 0 {
+		c.log.Warn("the bytes of a write have left the node before it was flushed", "object", object)
+		c.event(protocol.Gone{Key: e.Key, Object: object})
+	}
+	p, _ := c.table.lookup(e.Key)
+	seen := p.Value
+	if own, ok := c.overlay.get(e.Key); ok {
+		seen = own.value
+	}
+	c.overlay.set(e.Key, localValue{version: e.Version, value: e.Value, namespace: p.Namespace})
+	c.discard(e.Drop)
+	p.Version, p.Value = e.Version, e.Value
+	c.changed(p, seen)
+}
+
+func (c *coherence) localGone(e protocol.LocalGone) {
+	if v, ok := c.overlay.get(e.Key); ok {
+		c.overlay.remove(e.Key)
+		c.unpin(v.value.Object)
+	}
+	c.discard(e.Drop)
+	c.watches.notify(e.Key)
+}
+
+// pin keeps an object in the host tier, once. It reports whether it is there.
+func (c *coherence) pin(object block.Key) bool {
+	if _, ok := c.pinned[object]; ok {
+		return true
+	}
+	if c.n.host.Pin(object) != nil {
+		return false
+	}
+	c.pinned[object] = struct{}{}
+	return true
+}
+
+func (c *coherence) unpin(object block.Key) {
+	if _, ok := c.pinned[object]; !ok {
+		return
+	}
+	delete(c.pinned, object)
+	c.n.host.Unpin(object)
+	c.n.room.notify()
+}
+
+// discard drops an object that nobody needs any more.
+func (c *coherence) discard(object block.Key) {
+	if object.IsZero() {
+		return
+	}
+	delete(c.pinned, object) // with its object the pin goes
+	c.dropper.drop(object)
+}
+
+// changed tells whoever watches a name, or listens to its events, that it has another
+// version here; before is what its readers saw until now.
+func (c *coherence) changed(p ledger.Pointer, before ledger.Value) {
+	c.watches.notify(p.Key)
+	if c.n.pubsub.count.Load() == 0 {
+		return
+	}
+	old, now := nameState{before.Object, before.Expires}, nameState{p.Value.Object, p.Value.Expires}
+	for _, event := range nameEvents(old, now, time.Now()) {
+		c.n.publishEvent(p.Namespace, p.Name, event)
+	}
+}
+
+// declared says that writes were acknowledged and are lost.
+func (c *coherence) declared(p ledger.Pointer) {
+	c.counters.losses.Add(1)
+	c.log.Warn("writes that their owner had acknowledged and not flushed are lost",
+		"namespace", p.Namespace, "name", printable(p.Name), "version", uint64(p.Version))
+	c.n.publishEvent(p.Namespace, p.Name, eventLost)
+}
+
+// cleared drops the objects of a namespace that was cleared.
+func (c *coherence) cleared(e protocol.Cleared) {
+	c.table.clear(e.Namespace, e.Place)
+	c.beside(func(ctx context.Context) {
+		var list []ledger.Pointer
+		for shard := range shards {
+			list = c.table.scan(shard, list[:0])
+			for _, p := range list {
+				if p.Namespace != e.Namespace || p.Version >= ledger.Version(e.Place) {
+					continue
+				}
+				if !p.Value.Object.IsZero() {
+					c.dropper.drop(p.Value.Object)
+				}
+				c.watches.notify(p.Key)
+			}
+			if ctx.Err() != nil {
+				return
+			}
+		}
+	})
+}
+
+const (
+	scanOrphans = 1 << iota
+	scanHomes
+)
+
+// scanPause is how long a scan of the names rests after each shard.
+const scanPause = 200 * time.Microsecond
+
+// scan looks for names that need to be looked after, beside the goroutine.
+func (c *coherence) scan(e protocol.Scan) {
+	var want int32
+	if e.Orphans {
+		want |= scanOrphans
+	}
+	if e.Homes {
+		want |= scanHomes
+	}
+	if before := c.scanning.Or(want); before != 0 {
+		return // the scan under way goes round again
+	}
+	c.beside(func(ctx context.Context) {
+		for {
+			now := c.scanning.Load()
+			c.scanOnce(ctx, now)
+			if ctx.Err() != nil || c.scanning.CompareAndSwap(now, 0) {
+				return
+			}
+		}
+	})
+}
+
+func (c *coherence) scanOnce(ctx context.Context, what int32) {
+	var list []ledger.Pointer
+	for shard := range shards {
+		list = c.table.scan(shard, list[:0])
+		for _, p := range list {
+			if what&scanOrphans != 0 && c.orphaned(p) || what&scanHomes != 0 && c.homeless(p) {
+				c.event(protocol.Check{Key: p.Key})
+			}
+		}
+		if len(list) == 0 {
+			continue
+		}
+		select {
+		case <-time.After(scanPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// orphaned tells whether a dead incarnation owns a block.
+func (c *coherence) orphaned(p ledger.Pointer) bool {
+	if !p.Owned() {
+		return false
+	}
+	m, ok := c.member(p.Owner)
+	return !ok || !m.Live || m.Incarnation != p.OwnerIncarnation
+}
+
+// homeless tells whether this node is a home of a block beside one that is not live.
+func (c *coherence) homeless(p ledger.Pointer) bool {
+	if !p.Value.Homes.Has(uint16(c.number.Load())) {
+		return false
+	}
+	for _, h := range p.Value.Homes {
+		if m, ok := c.member(h); ok && !m.Live {
+			return true
+		}
+	}
+	return false
+}
+
+// dropper takes objects that nobody needs any more out of the tiers, beside the
+// goroutine.
+type dropper struct {
+	c    *coherence
+	wake chan struct{} // holds a token when keys is not empty
+
+	// mu guards keys and labels.
+	mu     sync.Mutex
+	keys   []block.Key
+	labels []block.Key
+}
+
+// dropLabel drops a label of the home tier, which no directory knows.
+func (d *dropper) dropLabel(label block.Key) {
+	d.mu.Lock()
+	d.labels = append(d.labels, label)
+	d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (d *dropper) drop(object block.Key) {
+	d.mu.Lock()
+	d.keys = append(d.keys, object)
+	first := len(d.keys) == 1
+	d.mu.Unlock()
+	if first {
+		select {
+		case d.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (d *dropper) run(ctx context.Context) {
+	n := d.c.n
+	var batch, labels []block.Key
+	for {
+		d.mu.Lock()
+		batch, d.keys = d.keys, batch[:0]
+		labels, d.labels = d.labels, labels[:0]
+		d.mu.Unlock()
+		if gone := n.Remove(batch...); gone > 0 {
+			n.counters.invalidated.Add(int64(gone))
+			n.room.notify()
+		}
+		if n.home == block.Host && len(batch) > 0 {
+			d.c.homed.removed(batch)
+		}
+		for _, label := range labels {
+			n.stores[n.home].Delete(label)
+		}
+		if len(batch)+len(labels) > 0 {
+			continue
+		}
+		select {
+		case <-d.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,333 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"cairn/block"
+	"cairn/coherency/ledger"
+	"cairn/coherency/protocol"
+	"cairn/tier"
+)
+
+// homed is what this node, as a home, knows of objects that were staged here and that
+// no decided record names. It survives a restart: each batch leaves a label in
+// the home tier beside its objects, a small object that lists them, until the last
+// of them is decided.
+type homed struct {
+	c *coherence
+
+	// mu guards everything below.
+	mu      sync.Mutex
+	objects map[block.Key]stagedHere    // undecided, by object
+	byKey   map[block.Key][]stagedWrite // of these, writes under ownership, by block
+	labels  map[block.Key]int           // how many objects of a label are undecided
+	held    map[block.Key]struct{}      // objects that a node without a disk keeps in memory
+	found   []block.Key                 // named objects that the disk had at the start
+}
+
+type stagedHere struct {
+	write  stagedWrite
+	author stageAuthor
+	label  block.Key
+}
+
+// labelParent marks labels among the objects of the home tier: named objects have
+// no parent.
+var labelParent = block.NamedKey("\x00cairn", []byte("label"), 1)
+
+func isLabel(d block.Descriptor) bool { return d.Parent == labelParent && d.Key.Named() }
+
+func (h *homed) init() {
+	h.objects = map[block.Key]stagedHere{}
+	h.byKey = map[block.Key][]stagedWrite{}
+	h.labels = map[block.Key]int{}
+	h.held = map[block.Key]struct{}{}
+}
+
+// store makes objects that lie in the host tier durable in the home tier, with one
+// flush for all, and lets the machine know them. The answer has an error, or
+// nil, for each.
+func (h *homed) store(ctx context.Context, author stageAuthor, items []stagedWrite) []error {
+	errs := make([]error, len(items))
+	if len(items) == 0 {
+		return errs
+	}
+	n := h.c.n
+	var label block.Key
+	if n.home == block.Host {
+		h.hold(items, errs)
+	} else {
+		label = h.bring(ctx, author, items, errs)
+	}
+	h.mu.Lock()
+	for i, w := range items {
+		if errs[i] == nil {
+			h.addLocked(stagedHere{w, author, label})
+		}
+	}
+	h.mu.Unlock()
+	for i, w := range items {
+		if errs[i] == nil {
+			h.c.counters.arrived.Add(1)
+			h.c.event(arrivedEvent(stagedHere{w, author, label}))
+		}
+	}
+	return errs
+}
+
+func arrivedEvent(s stagedHere) protocol.Arrived {
+	return protocol.Arrived{Key: s.write.Key, Author: s.author.node, Incarnation: s.author.incarnation,
+		Token: s.write.Token, Version: s.write.Version, Value: s.write.Value}
+}
+
+// hold keeps objects in the host tier of a node that has no disk.
+func (h *homed) hold(items []stagedWrite, errs []error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, w := range items {
+		if _, ok := h.held[w.Value.Object]; ok {
+			continue
+		}
+		if errs[i] = h.c.n.host.Pin(w.Value.Object); errs[i] == nil {
+			h.held[w.Value.Object] = struct{}{}
+		}
+	}
+}
+
+// bring copies objects to the disk and leaves a label for them.
+func (h *homed) bring(ctx context.Context, author stageAuthor, items []stagedWrite, errs []error) (label block.Key) {
+	n := h.c.n
+	arrived := make([]arrival, len(items))
+	text := appendAuthor(nil, author)
+	some := false
+	for i, w := range items {
+		arrived[i], errs[i] = n.copyNamedHome(ctx, w.Value.Object)
+		if errs[i] == nil {
+			text = w.append(text)
+			some = true
+		}
+	}
+	if !some {
+		return block.Key{}
+	}
+	label = block.NamedKey("\x00cairn", text[:min(len(text), 256)], h.c.newUnique())
+	evicted, err := n.stores[n.home].Put(ctx, block.Describe(label, labelParent, text), text)
+	n.evicted(n.home, evicted)
+	if err == nil {
+		err = n.syncHome(ctx)
+	}
+	for i := range items {
+		switch {
+		case errs[i] != nil:
+		case err != nil:
+			errs[i] = err
+			if arrived[i].copied {
+				n.abort(arrived[i])
+			}
+		case arrived[i].copied:
+			n.commitHome(arrived[i])
+			if e, ok := n.dir.get(items[i].Value.Object); !ok || !e.state.Durable() {
+				errs[i] = errGone
+			}
+		}
+	}
+	if err != nil {
+		n.offloadFailed(items[0].Value.Object, err)
+	}
+	return label
+}
+
+// appendAuthor begins a label: the length of the node's id, the id, the incarnation;
+// then follow the writes.
+func appendAuthor(b []byte, a stageAuthor) []byte {
+	b = append(b, byte(len(a.node)))
+	b = append(b, a.node...)
+	for shift := 56; shift >= 0; shift -= 8 {
+		b = append(b, byte(a.incarnation>>shift))
+	}
+	return b
+}
+
+func parseLabel(b []byte) (a stageAuthor, writes []stagedWrite, err error) {
+	if len(b) == 0 || len(b) < 1+int(b[0])+8 || (len(b)-9-int(b[0]))%stagedSize != 0 {
+		return a, nil, errors.New("malformed label")
+	}
+	n := int(b[0])
+	a.node = string(b[1 : 1+n])
+	for _, c := range b[1+n : 9+n] {
+		a.incarnation = a.incarnation<<8 | uint64(c)
+	}
+	for b = b[9+n:]; len(b) > 0; b = b[stagedSize:] {
+		w, err := parseStaged(b[:stagedSize])
+		if err != nil {
+			return a, nil, err
+		}
+		writes = append(writes, w)
+	}
+	return a, writes, nil
+}
+
+func (h *homed) addLocked(s stagedHere) {
+	object := s.write.Value.Object
+	if old, ok := h.objects[object]; ok {
+		h.releaseLocked(old.label)
+	}
+	h.objects[object] = s
+	if !s.label.IsZero() {
+		h.labels[s.label]++
+	}
+	if s.write.Token != 0 {
+		h.byKey[s.write.Key] = append(h.byKey[s.write.Key], s.write)
+	}
+}
+
+// releaseLocked forgets one undecided object of a label, and the label with the last.
+func (h *homed) releaseLocked(label block.Key) {
+	if label.IsZero() {
+		return
+	}
+	if h.labels[label]--; h.labels[label] <= 0 {
+		delete(h.labels, label)
+		h.c.dropper.dropLabel(label)
+	}
+}
+
+// decided forgets an object: it is named by a pointer, or is going to be collected.
+func (h *homed) decided(object block.Key) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.decidedLocked(object)
+}
+
+func (h *homed) decidedLocked(object block.Key) {
+	s, ok := h.objects[object]
+	if !ok {
+		return
+	}
+	delete(h.objects, object)
+	h.releaseLocked(s.label)
+	if s.write.Token != 0 {
+		h.pruneLocked(s.write.Key, func(w stagedWrite) bool { return w.Value.Object != object })
+	}
+}
+
+// moved forgets what a pointer's new state has decided.
+func (h *homed) moved(p ledger.Pointer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.objects) == 0 {
+		return
+	}
+	h.decidedLocked(p.Value.Object)
+	if _, ok := h.byKey[p.Key]; ok {
+		h.pruneLocked(p.Key, func(w stagedWrite) bool { return w.Token >= p.Token && w.Version > p.Version })
+	}
+}
+
+func (h *homed) pruneLocked(key block.Key, keep func(stagedWrite) bool) {
+	list := h.byKey[key]
+	kept := list[:0:0]
+	for _, w := range list {
+		if keep(w) {
+			kept = append(kept, w)
+		}
+	}
+	if len(kept) == 0 {
+		delete(h.byKey, key)
+		return
+	}
+	h.byKey[key] = kept
+}
+
+// newest is the newest write that was staged here under the token.
+func (h *homed) newest(key block.Key, token ledger.Version) (best stagedWrite, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, w := range h.byKey[key] {
+		if w.Token == token && (!ok || w.Version > best.Version) {
+			best, ok = w, true
+		}
+	}
+	return best, ok
+}
+
+// undecided counts the objects that are staged here.
+func (h *homed) undecided() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.objects)
+}
+
+// removed forgets that a node without a disk holds an object.
+func (h *homed) removed(objects []block.Key) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, o := range objects {
+		delete(h.held, o)
+	}
+}
+
+// recover takes in what a home tier has kept from an earlier run. Labels are read;
+// other named objects are looked at when the log is known.
+func (h *homed) recover(ctx context.Context, d block.Descriptor, store tier.Store) {
+	if !isLabel(d) {
+		h.found = append(h.found, d.Key)
+		return
+	}
+	text := make([]byte, d.Length)
+	if _, err := store.Get(ctx, d.Key, text); err != nil {
+		h.c.log.Warn("a list of staged objects cannot be read", "err", err)
+		return
+	}
+	author, writes, err := parseLabel(text)
+	if err != nil {
+		h.c.log.Warn("a list of staged objects cannot be read", "err", err)
+		return
+	}
+	for _, w := range writes {
+		h.addLocked(stagedHere{w, author, d.Key})
+	}
+}
+
+// announce runs in the coherence goroutine when the log is known: what was staged
+// before the restart, and is not decided, arrives again; what no pointer names
+// and nobody has staged is dropped.
+func (h *homed) announce() {
+	c := h.c
+	var arrived []protocol.Arrived
+	h.mu.Lock()
+	for object, s := range h.objects {
+		p, _ := c.table.lookup(s.write.Key)
+		switch {
+		case !c.n.Holds(object), p.Value.Object == object:
+			h.decidedLocked(object)
+		default:
+			arrived = append(arrived, arrivedEvent(s))
+		}
+	}
+	found := h.found
+	h.found = nil
+	left := map[block.Key]struct{}{}
+	for _, object := range found {
+		if _, ok := h.objects[object]; !ok {
+			left[object] = struct{}{}
+		}
+	}
+	h.mu.Unlock()
+	for _, e := range arrived {
+		c.step(e)
+	}
+	if len(left) == 0 {
+		return
+	}
+	c.table.Range(func(p ledger.Pointer) bool {
+		c.table.mask(&p)
+		delete(left, p.Value.Object)
+		return true
+	})
+	for object := range left {
+		c.discard(object)
+	}
+}

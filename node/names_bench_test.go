@@ -1,0 +1,155 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cairn/block"
+	"cairn/coherency"
+	"cairn/coherency/ledger"
+)
+
+const benchValue = 4 << 10
+
+func benchNode(b *testing.B) *Node {
+	n, _ := newMemCluster().join(b, "n1", testTiers{host: 512 << 20, disk: 2 << 30}.open(b), func(c *Config) {
+		c.Logger = slog.New(slog.DiscardHandler)
+		c.FlushAfter = time.Second
+	})
+	return n
+}
+
+func benchNames(count int) [][]byte {
+	names := make([][]byte, count)
+	for i := range names {
+		names[i] = fmt.Appendf(nil, "name-%d", i)
+	}
+	return names
+}
+
+func benchSet(b *testing.B, n *Node, name, value []byte, p coherency.WritePolicy) {
+	in, err := n.Reserve(b.Context(), len(value))
+	if err != nil {
+		b.Fatal(err)
+	}
+	copy(in.Bytes(), value)
+	if _, err := n.SetName(b.Context(), space, name, in, NameOptions{Policy: p}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// A write-back write of 4 KiB by the owner, one after another; the median is reported.
+func BenchmarkOwnerWrite(b *testing.B) {
+	n, names, value := benchNode(b), benchNames(256), content(1, benchValue)
+	for _, name := range names {
+		benchSet(b, n, name, value, coherency.WriteBack)
+	}
+	took := make([]time.Duration, 0, b.N)
+	for i := 0; b.Loop(); i++ {
+		start := time.Now()
+		benchSet(b, n, names[i%len(names)], value, coherency.WriteBack)
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1e3, "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds())/1e3, "p99-µs")
+}
+
+// The same from many goroutines.
+func BenchmarkOwnerWriteParallel(b *testing.B) {
+	n, names, value := benchNode(b), benchNames(4096), content(1, benchValue)
+	for _, name := range names {
+		benchSet(b, n, name, value, coherency.WriteBack)
+	}
+	var next atomic.Int64
+	b.SetParallelism(16)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			benchSet(b, n, names[next.Add(1)%int64(len(names))], value, coherency.WriteBack)
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+}
+
+// 64 writers whose objects go home before they are acknowledged.
+func BenchmarkWriteThroughParallel(b *testing.B) {
+	n, names, value := benchNode(b), benchNames(4096), content(1, benchValue)
+	var next atomic.Int64
+	b.SetParallelism(32)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			benchSet(b, n, names[next.Add(1)%int64(len(names))], value, coherency.WriteThrough)
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+}
+
+func BenchmarkReadName(b *testing.B) {
+	n, names, value := benchNode(b), benchNames(1024), content(1, benchValue)
+	for _, name := range names {
+		benchSet(b, n, name, value, coherency.WriteThrough)
+	}
+	for _, level := range []ReadLevel{ReadSession, ReadLocal, ReadStrict} {
+		b.Run(level.String(), func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				loan, _, err := n.ReadName(b.Context(), space, names[i%len(names)], ReadOptions{Level: level})
+				if err != nil {
+					b.Fatal(err)
+				}
+				loan.Release()
+			}
+		})
+	}
+	b.Run("strict, batch of 256", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := n.statesOf(b.Context(), space, names[:256], ReadOptions{Level: ReadStrict}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("sealed block", func(b *testing.B) {
+		keys := make([]block.Key, 1024)
+		for i := range keys {
+			keys[i] = key(i)
+			if _, err := n.Put(b.Context(), key(i), block.Key{}, value, coherency.WriteBack); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for i := 0; b.Loop(); i++ {
+			loans, _ := n.Read(b.Context(), keys[i%len(keys):][:1], Cluster)
+			loans[0].Release()
+		}
+	})
+}
+
+// Commits of another node, as they come from the log.
+func BenchmarkDeliver(b *testing.B) {
+	n := benchNode(b)
+	names := benchNames(100_000)
+	const records = 256
+	h := n.LogHandler()
+	sequence := n.Coherence().Applied + 1
+	h.Message(sequence, &ledger.Message{Node: "other", Incarnation: 1, Number: 1, Records: []ledger.Record{{Kind: ledger.Join}}}, 1)
+	number := uint64(1)
+	done := 0
+	for b.Loop() {
+		m := &ledger.Message{Node: "other", Incarnation: 1, Number: number + 1, Records: make([]ledger.Record, records)}
+		for i := range m.Records {
+			name := names[(done+i)%len(names)]
+			m.Records[i] = ledger.Record{Kind: ledger.Commit, Key: block.NamedKey(space, name, 0), Namespace: space, Name: name,
+				Value: ledger.Value{Object: block.NamedKey(space, name, number), Length: 1, Homes: ledger.Homes{2}}}
+		}
+		number++
+		sequence++
+		done += records
+		h.Message(sequence, m, number)
+	}
+	await(b, n, func() bool { return n.coherence.applied.Load() >= sequence })
+	b.ReportMetric(float64(done)/b.Elapsed().Seconds(), "commits/s")
+}
