@@ -1,5 +1,5 @@
 // Package cluster is where Cairn speaks NATS, and the only place: the
-// connection, the embedded server, membership by leases, the log of names,
+// connection, the embedded server, membership by leases, the coherence log,
 // placement events, and the router's service.
 //
 // # Names on NATS
@@ -13,11 +13,10 @@
 //	                  who was away for longer starts from a snapshot, so nothing
 //	                  here needs a disk.
 //	                  nats stream view CAIRN_PLACE
-//	CAIRN_NAMES       stream, cairn.v1.name.<key>. The newest state of each named
-//	                  block, one message a name, on disk. The sequence of the stream
-//	                  is the order of all writes, and the expected last sequence
-//	                  of a subject is what makes a conditional write.
-//	                  nats stream subjects CAIRN_NAMES
+//	CAIRN_COH_0       stream, cairn.v1.coh.0.<node>. The coherence log: every change of
+//	                  every named block, packed into messages, on disk. The sequence
+//	                  of the stream is the order of all of them.
+//	                  nats stream subjects CAIRN_COH_0
 //	cairn_members     bucket. One record a member, in JSON, which the server expires
 //	                  with the member's lease.
 //	                  nats kv ls cairn_members; nats kv watch cairn_members

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"cairn/block"
 	"cairn/coherency/ledger"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,8 +24,6 @@ const (
 	// StreamCoherence and the number of a partition are the name of the stream that
 	// orders all changes of mutable blocks.
 	StreamCoherence = "CAIRN_COH_"
-	// StreamNames holds the newest state of every named block.
-	StreamNames = "CAIRN_NAMES"
 
 	// BucketMembers holds one record per live member.
 	BucketMembers = "cairn_members"
@@ -52,7 +49,6 @@ const (
 
 	placePrefix   = SubjectPrefix + "place."
 	cohPrefix     = SubjectPrefix + "coh."
-	namePrefix    = SubjectPrefix + "name."
 	rpcPrefix     = SubjectPrefix + "rpc."
 	summaryPrefix = SubjectPrefix + "summary."
 
@@ -94,22 +90,6 @@ func PlaceNode(subject string) (node string, ok bool) {
 
 // PlaceFilter matches the placement events of one node, or of all with "*".
 func PlaceFilter(node string) string { return placePrefix + node + ".>" }
-
-// NameSubject is where the states of a named block are published: one subject
-// per key, in 32 hexadecimal digits.
-func NameSubject(key block.Key) string { return namePrefix + key.String() }
-
-// NameFilter matches every named block.
-func NameFilter() string { return namePrefix + "*" }
-
-// NameKey reads the key out of a subject that NameSubject made.
-func NameKey(subject string) (block.Key, error) {
-	digits, ok := strings.CutPrefix(subject, namePrefix)
-	if !ok {
-		return block.Key{}, fmt.Errorf("cluster: subject %.80q does not begin with %s", subject, namePrefix)
-	}
-	return block.ParseKey(digits)
-}
 
 // CoherenceStream is the stream of one partition of the coherence log. A block
 // stays in one partition for ever.
@@ -157,8 +137,6 @@ type Layout struct {
 	// PlaceBytes bounds the stream of placement events, which is in memory on
 	// every replica. Default 64 MiB.
 	PlaceBytes int64
-	// NameBytes bounds the stream of names on disk. Default unbounded.
-	NameBytes int64
 	// CoherenceBytes bounds the stream of the coherence log on disk. When it is
 	// full, nothing can be written until a snapshot has made room: the log is never
 	// cut without one. Default unbounded.
@@ -184,9 +162,9 @@ func (l Layout) Validate() error {
 	if l.PlaceAge < 0 || l.PlaceAge > 0 && l.PlaceAge < time.Second {
 		errs = append(errs, fmt.Errorf("cluster: PlaceAge %v: want at least 1s", l.PlaceAge))
 	}
-	if l.PlaceBytes < 0 || l.NameBytes < 0 || l.CoherenceBytes < 0 || l.SnapshotBytes < 0 {
-		errs = append(errs, fmt.Errorf("cluster: PlaceBytes %d, NameBytes %d, CoherenceBytes %d, SnapshotBytes %d: want none negative",
-			l.PlaceBytes, l.NameBytes, l.CoherenceBytes, l.SnapshotBytes))
+	if l.PlaceBytes < 0 || l.CoherenceBytes < 0 || l.SnapshotBytes < 0 {
+		errs = append(errs, fmt.Errorf("cluster: PlaceBytes %d, CoherenceBytes %d, SnapshotBytes %d: want none negative",
+			l.PlaceBytes, l.CoherenceBytes, l.SnapshotBytes))
 	}
 	if l.MarkerTTL != 0 && l.MarkerTTL < time.Second {
 		errs = append(errs, fmt.Errorf("cluster: MarkerTTL %v: want at least 1s, the resolution of NATS", l.MarkerTTL))
@@ -197,7 +175,6 @@ func (l Layout) Validate() error {
 func (l Layout) withDefaults() Layout {
 	l.PlaceAge = or(l.PlaceAge, DefaultPlaceAge)
 	l.PlaceBytes = or(l.PlaceBytes, DefaultPlaceBytes)
-	l.NameBytes = or(l.NameBytes, -1)
 	l.CoherenceBytes = or(l.CoherenceBytes, -1)
 	l.SnapshotBytes = or(l.SnapshotBytes, DefaultSnapshotBytes)
 	l.MarkerTTL = or(l.MarkerTTL, DefaultMarkerTTL)
@@ -237,23 +214,6 @@ func (l Layout) placeStream(replicas int) jetstream.StreamConfig {
 		Replicas:    replicas,
 		AllowDirect: true,
 		Metadata:    metadata("cairn.place.v1", replicas),
-	}
-}
-
-func (l Layout) nameStream(replicas int) jetstream.StreamConfig {
-	return jetstream.StreamConfig{
-		Name:              StreamNames,
-		Description:       "Cairn: newest state of each named block; its order is the order of the writes",
-		Subjects:          []string{namePrefix + "*"},
-		Retention:         jetstream.LimitsPolicy,
-		Discard:           jetstream.DiscardOld,
-		MaxMsgsPerSubject: 1,
-		MaxBytes:          l.NameBytes,
-		Storage:           jetstream.FileStorage,
-		Replicas:          replicas,
-		AllowDirect:       true,
-		AllowMsgTTL:       true,
-		Metadata:          metadata("cairn.name.v1", replicas),
 	}
 }
 
@@ -326,9 +286,6 @@ func Ensure(ctx context.Context, conn *Conn, l Layout) error {
 	}{
 		{StreamPlace, func(ctx context.Context, n int) error {
 			return ensureStream(ctx, js, l.placeStream(n))
-		}},
-		{StreamNames, func(ctx context.Context, n int) error {
-			return ensureStream(ctx, js, l.nameStream(n))
 		}},
 		{CoherenceStream(0), func(ctx context.Context, n int) error {
 			return ensureStream(ctx, js, l.coherenceStream(0, n))

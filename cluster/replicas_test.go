@@ -1,64 +1,16 @@
 package cluster_test
 
 import (
-	"errors"
-	"sync"
 	"testing"
 
 	"cairn/block"
 	"cairn/cluster"
 	"cairn/internal/natstest"
-	"cairn/node"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestThreeReplicas(t *testing.T) {
 	c := natstest.RunCluster(t, 3)
-	t.Run("names", func(t *testing.T) { namesAtThreeReplicas(t, c) })
 	t.Run("placement", func(t *testing.T) { placementAtThreeReplicas(t, c) })
-}
-
-// namesAtThreeReplicas: writers at three replicas count in one name by compare-and-set: no change is
-// lost, and all readers end alike. A reader may skip a state that was followed by
-// another before it got there, as the stream keeps the newest of each name.
-func namesAtThreeReplicas(t *testing.T, c *natstest.Cluster) {
-	const writers, each = 3, 15
-	var tables [writers]*table
-	for i := range tables {
-		tables[i] = follow(t, c.Connect(i), cluster.NamesConfig{})
-	}
-	var wg sync.WaitGroup
-	for _, tab := range tables {
-		wg.Go(func() {
-			for range each {
-				for {
-					now := tab.get(state("n", 0).Key)
-					seq, err := tab.log.Append(ctxFor(t, patience), state("n", uint64(now.Length)+1), &now.Sequence)
-					if err == nil {
-						tab.until(seq)
-						break
-					}
-					if !errors.Is(err, node.ErrNameConflict) {
-						t.Error(err)
-						return
-					}
-					tab.until(now.Sequence + 1)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	end := tables[0].append(state("end", 1), nil)
-	for i, tab := range tables {
-		tab.until(end)
-		if got := tab.get(state("n", 0).Key).Length; got != writers*each {
-			t.Errorf("reader %d counts %d, want %d", i, got, writers*each)
-		}
-		if diff := cmp.Diff(tables[0].names, tab.names); diff != "" {
-			t.Errorf("readers 0 and %d differ:\n%s", i, diff)
-		}
-	}
 }
 
 // placementAtThreeReplicas: what a node announces while a server stops reaches

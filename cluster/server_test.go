@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"cairn/block"
 	"cairn/cluster"
 	"cairn/internal/natstest"
 
@@ -40,7 +39,7 @@ func TestServerKeepsStreamsOverRestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ctx := ctxFor(t, 20*time.Second)
-	subject := cluster.NameSubject(block.NamedKey("n", []byte("a"), 0))
+	subject := cluster.CoherenceSubject(0, "a")
 	for round := range 2 {
 		srv, err := cluster.StartServer(cluster.ServerConfig{StoreDir: dir, DontListen: true})
 		if err != nil {
@@ -56,7 +55,7 @@ func TestServerKeepsStreamsOverRestart(t *testing.T) {
 				t.Fatal(err)
 			}
 		} else {
-			s, err := conn.JS.Stream(ctx, cluster.StreamNames)
+			s, err := conn.JS.Stream(ctx, cluster.CoherenceStream(0))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,14 +164,14 @@ func TestClusterSurvivesLossOfOneServer(t *testing.T) {
 	c := natstest.RunCluster(t, 3)
 	conn := c.Connect(1)
 	ctx := ctxFor(t, 40*time.Second)
-	s, err := conn.JS.Stream(ctx, cluster.StreamNames)
+	s, err := conn.JS.Stream(ctx, cluster.CoherenceStream(0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n := s.CachedInfo().Config.Replicas; n != 3 {
 		t.Fatalf("%d replicas, want 3", n)
 	}
-	subject := cluster.NameSubject(block.NamedKey("n", []byte("a"), 0))
+	subject := cluster.CoherenceSubject(0, "a")
 	publish := func(text string) error {
 		return conn.Retry(ctx, 2*time.Second, func(ctx context.Context) error {
 			_, err := conn.JS.Publish(ctx, subject, []byte(text), jetstream.WithMsgID(text))

@@ -398,3 +398,13 @@ func (v *View) fetch(ctx context.Context, s *source, needed uint64) (*Snapshot, 
 	}
 	return snap, nil
 }
+
+// wait tells whether d passed before ctx ended.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

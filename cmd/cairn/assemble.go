@@ -81,7 +81,7 @@ func startNode(a *app, c nodeCmd) (_ *runningNode, err error) {
 	if err := cluster.Vacant(a.ctx, conn, cluster.Member{ID: c.ID, StoreID: storeID}); err != nil {
 		return nil, err
 	}
-	publisher, err := r.startCluster(ctx, conn, c, tiers)
+	publisher, coherence, err := r.startCluster(ctx, conn, c, tiers)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +90,9 @@ func startNode(a *app, c nodeCmd) (_ *runningNode, err error) {
 		return nil, err
 	}
 	if err := r.join(ctx, conn, c, publisher, storeID, addr); err != nil {
+		return nil, err
+	}
+	if err := r.follow(ctx, c, coherence); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -198,35 +201,35 @@ func identity(dir string) (lock *os.File, id string, err error) {
 }
 
 // startCluster makes the node and what connects it with the others.
-func (r *runningNode) startCluster(ctx context.Context, conn *cluster.Conn, c nodeCmd, tiers node.Tiers) (*cluster.Publisher, error) {
+func (r *runningNode) startCluster(ctx context.Context, conn *cluster.Conn, c nodeCmd, tiers node.Tiers) (*cluster.Publisher, *cluster.Coherence, error) {
 	view, err := cluster.OpenView(ctx, conn, cluster.ViewConfig{Self: c.ID, Logger: r.a.log})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r.defers(func() error { view.Close(); return nil })
 	incarnation := cluster.NewIncarnation()
 	publisher, err := cluster.NewPublisher(conn, cluster.PublisherConfig{Node: c.ID, Incarnation: incarnation, Logger: r.a.log})
 	if err != nil {
-		return nil, usageError{err}
+		return nil, nil, usageError{err}
 	}
-	names, err := cluster.NewNames(conn, cluster.NamesConfig{Logger: r.a.log})
+	coherence, err := cluster.NewCoherence(conn, cluster.CoherenceConfig{Logger: r.a.log})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	routes, err := cluster.NewRouterService(view, cluster.RouterServiceConfig{Router: c.Cost.config(), Hash: hashTokens, Version: version(), Logger: r.a.log})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	namespaces, err := c.namespaces()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	n, err := node.New(node.Config{
 		ID: c.ID, Incarnation: incarnation, Namespaces: namespaces, MaxBlock: int(c.MaxBlock), MaxBatch: c.MaxBatch,
-		PutWait: c.PutWait, FetchTimeout: c.FetchTimeout, PromoteAfter: c.PromoteAfter, CloseWait: c.CloseWait, Logger: r.a.log,
-	}, tiers, node.Ports{Announcer: publisher, Peers: view, Names: names, Router: routes})
+		PutWait: c.PutWait, FetchTimeout: c.FetchTimeout, PromoteAfter: c.PromoteAfter, CloseWait: c.CloseWait, Lease: c.Lease, Logger: r.a.log,
+	}, tiers, node.Ports{Announcer: publisher, Peers: view, Coherence: coherence, Router: routes})
 	if err != nil {
-		return nil, usageError{err}
+		return nil, nil, usageError{err}
 	}
 	r.node = n
 	r.defers(n.Close)
@@ -236,13 +239,31 @@ func (r *runningNode) startCluster(ctx context.Context, conn *cluster.Conn, c no
 		return nil
 	})
 	r.background(ctx, "placement events", func(ctx context.Context) error { return publisher.Run(ctx, n.Holdings) })
-	r.background(ctx, "names", func(ctx context.Context) error { return names.Run(ctx, n.ApplyName) })
+	return publisher, coherence, nil
+}
+
+// follow reads the coherence log, by which the node becomes a home and an owner of
+// names. The others can reach it by then. When the node stops, it leaves the log
+// first.
+func (r *runningNode) follow(ctx context.Context, c nodeCmd, log *cluster.Coherence) error {
+	r.background(ctx, "coherence log", func(ctx context.Context) error {
+		err := log.Run(ctx, r.node.LogHandler())
+		if errors.Is(err, cluster.ErrLogRegressed) {
+			return nil // the node has said so, and goes on without names
+		}
+		return err
+	})
 	ready, cancel := context.WithTimeout(r.a.ctx, startWait)
 	defer cancel()
-	if err := names.Ready(ready); err != nil {
-		return nil, fmt.Errorf("names did not arrive from NATS within %v: %w", startWait, err)
+	if err := r.node.Ready(ready); err != nil {
+		return fmt.Errorf("the coherence log did not let the node join within %v: %w", startWait, err)
 	}
-	return publisher, nil
+	r.defers(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), c.CloseWait)
+		defer cancel()
+		return r.node.Leave(ctx)
+	})
+	return nil
 }
 
 // startWait bounds how long a start waits for the state of the cluster.

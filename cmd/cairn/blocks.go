@@ -40,7 +40,9 @@ func (c *getCmd) Run(a *app) error {
 	if key, ok := asKey(c.Name); ok {
 		p, err = cl.Get(a.ctx, key, nil)
 	} else {
-		p, err = cl.GetName(a.ctx, c.Name, nil)
+		var v client.Versioned
+		v, err = cl.GetName(a.ctx, c.Name, nil)
+		p = v.Value
 	}
 	if err != nil {
 		return err

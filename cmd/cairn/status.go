@@ -15,6 +15,7 @@ import (
 	"cairn/client"
 	"cairn/cluster"
 	"cairn/node"
+	"cairn/wire"
 )
 
 // routerTimeout bounds one question to a router.
@@ -174,14 +175,54 @@ func (c *explainCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	if a.json {
+		return a.printJSON(json.RawMessage(text))
+	}
+	// The answer about a name has its namespace; that about a block has none.
+	var name node.NameStatus
+	if err := json.Unmarshal(text, &name); err != nil {
+		return err
+	}
+	if name.Namespace != "" {
+		return printName(a, name)
+	}
 	var b node.BlockStatus
 	if err := json.Unmarshal(text, &b); err != nil {
 		return err
 	}
-	if a.json {
-		return a.printJSON(b)
-	}
 	return printBlock(a, b)
+}
+
+// printName says in words what a name is and where its bytes are.
+func printName(a *app, s node.NameStatus) error {
+	var out strings.Builder
+	fmt.Fprintf(&out, "name %s in namespace %s, version %s\n", s.Name, s.Namespace, wire.Version(s.Version))
+	if s.Absent {
+		out.WriteString("  absent     deleted, or not flushed yet by its owner\n")
+	} else {
+		fmt.Fprintf(&out, "  object     %s, %s\n", s.Object, bytesText(int64(s.Length)))
+	}
+	if len(s.Homes) > 0 {
+		fmt.Fprintf(&out, "  homes      %s\n", strings.Join(s.Homes, ", "))
+	}
+	if s.Owner != "" {
+		alive := "alive"
+		if !s.OwnerAlive {
+			alive = "not a member any more"
+		}
+		fmt.Fprintf(&out, "  owner      %s (%s), token %s\n", s.Owner, alive, wire.Version(s.Token))
+	}
+	if s.Dirty != 0 {
+		fmt.Fprintf(&out, "  unflushed  version %s on %s\n", wire.Version(s.Dirty), s.Node)
+	}
+	if s.Expires != 0 {
+		fmt.Fprintf(&out, "  ends       %s\n", time.UnixMilli(s.Expires).Format(time.RFC3339))
+	}
+	if len(s.Here) > 0 {
+		fmt.Fprintf(&out, "  on %-8s %v\n", s.Node, s.Here)
+	}
+	_, err := fmt.Fprint(a.out, out.String())
+	return err
 }
 
 // printBlock says where a block is in words.
@@ -192,12 +233,6 @@ func printBlock(a *app, b node.BlockStatus) error {
 		out.WriteString(" (a version of a named block)\n")
 	} else {
 		fmt.Fprintf(&out, " (position %d of its sequence)\n", b.Key.Position())
-	}
-	if b.Name != nil {
-		fmt.Fprintf(&out, "  name       %s in namespace %s, written by %s, entry %d of the log\n", b.Name.Name, b.Name.Namespace, b.Name.Writer, b.Name.Sequence)
-		if b.Name.Expires != 0 {
-			fmt.Fprintf(&out, "  ends       %s\n", time.UnixMilli(b.Name.Expires).Format(time.RFC3339))
-		}
 	}
 	if b.Parent != nil {
 		fmt.Fprintf(&out, "  follows    %s\n", b.Parent)
