@@ -14,6 +14,12 @@ func (m *Machine) acquire(b *local, s Space) {
 	if b.asking {
 		return
 	}
+	if s.Copies > 0 {
+		// As many as there can be: whoever takes the block from a dead owner counts on
+		// every write being on that many.
+		homes, _ := m.homes(b.key, s.Copies)
+		s.Copies = max(homes.Count(), 1)
+	}
 	b.asking, b.space = true, s
 	rec := ledger.Record{Kind: ledger.Own, Key: b.key, Namespace: b.namespace, Name: b.name, Lease: s.Lease, Copies: uint8(s.Copies)}
 	if s.Lease {
@@ -78,8 +84,14 @@ func (m *Machine) writeOwn(o *op, b *local) {
 		return
 	}
 	homes, names := m.homes(b.key, b.space.Copies)
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
 		m.reply(o, Reply{Err: ErrNoHome})
+		return
+	case len(names) < b.space.Copies: // a home has gone: own it again, with fewer
+		b.recalled = true
+		m.park(o, b)
+		m.flush(b)
 		return
 	}
 	b.staging, o.version, o.homes, o.staging = o.id, v, homes, true

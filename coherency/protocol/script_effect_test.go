@@ -190,7 +190,8 @@ func (s *script) inquire(n *scriptNode, e Inquire) {
 			homes++
 		}
 	}
-	f.Complete = missing < s.space.Copies
+	p, _ := n.m.led.Lookup(e.Key)
+	f.Complete = missing < int(p.Copies)
 	if f.Any {
 		s.printf("%s: found %s%s, complete=%v", n.name, s.value(f.Value), s.under(e.Key, e.Token, f.Version), f.Complete)
 	} else {
