@@ -108,8 +108,8 @@ type LocalGone struct{ Key, Drop block.Key }
 // can become effective any more.
 type Collect struct{ Object block.Key }
 
-// Inquire asks every live node that can be a home for the newest version staged
-// under the token, and ends with Found.
+// Inquire asks every node that ever was a member, live or not, for the newest version
+// staged under the token, and ends with Found.
 type Inquire struct {
 	Key   block.Key
 	Token ledger.Version

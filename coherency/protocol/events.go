@@ -122,8 +122,9 @@ type Arrived struct {
 
 // Found is the answer to an Inquire: the newest version staged under the token, on
 // any node. The Homes of Value are those that have said that they have it, which may be
-// fewer than it was meant for. Complete: every node that may hold one has answered, and
-// none of them has lost its disk since the ownership began.
+// fewer than it was meant for. Complete: of all nodes that ever were members, fewer than
+// the Copies of the pointer have not answered, or have lost what they had since the
+// ownership began: every acknowledged write is on that many.
 type Found struct {
 	Key      block.Key
 	Token    ledger.Version

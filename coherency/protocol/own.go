@@ -220,6 +220,13 @@ func (m *Machine) flushStaged(e Staged) {
 		m.dirty = append(m.dirty, due{key, b.token, m.now + m.cfg.Renew})
 		return
 	}
+	if b.owner != m.incarnation && b.version > b.flushed {
+		// The first flush of the next incarnation ends the ownership, so it has to be
+		// that of the newest version.
+		m.flushEnded(b)
+		m.flush(b)
+		return
+	}
 	m.proposeFlush(b)
 }
 
