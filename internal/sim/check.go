@@ -342,7 +342,7 @@ func (w *World) checkServe(p *proc, e protocol.Serve) {
 	}
 	p.floors[at] = e.Pointer.Version
 	all := k.acked(o.call, func(a *ack) bool { return a.all })
-	if e.Pointer.Version < all && p.m.Serving(p.n.clock()) {
+	if mem, _ := w.log.head.Find(p.n.id); e.Pointer.Version < all && mem.Live && p.m.Serving(p.n.clock()) {
 		w.fail("write-all", "%s, a live member, serves version %x of %s, and %x was acknowledged by all", p.n.id, e.Pointer.Version,
 			k.name, all)
 	}

@@ -102,9 +102,9 @@ func (c *client) begin(plan plannedOp, tries int) {
 		w.tracef("c%d at %s: %s", c.index, n.id, o.text())
 	}
 	a.p.run(a.start)
-	limit := clientTimeout
+	limit := w.plan.Patience
 	if plan.impatient {
-		limit = clientTimeout / 25
+		limit /= 20
 	}
 	w.after(limit, a.timeout)
 }

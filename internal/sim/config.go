@@ -23,12 +23,11 @@ const (
 	drift     = 50
 	clockRate = 24 // the most that a clock is faster or slower than true time, in the same
 
-	rpcTimeout    = 60 * time.Millisecond
-	clientTimeout = 2500 * time.Millisecond
-	republish     = 120 * time.Millisecond
+	rpcTimeout = 60 * time.Millisecond
+	republish  = 120 * time.Millisecond
 
 	// settleWithin is how long a cluster may take to settle once faults have stopped (L1).
-	settleWithin = 40 * lease
+	settleWithin = 15 * lease
 
 	mostOps    = 128
 	mostFaults = 64
@@ -55,7 +54,9 @@ type Plan struct {
 	Faults []fault
 	Ops    []plannedOp
 	Users  int
-	keep   Keep
+	// Patience is how long a client waits for an operation.
+	Patience time.Duration
+	keep     Keep
 }
 
 // Keep says which faults and operations of a plan happen. The zero value: all.
@@ -119,6 +120,7 @@ func NewPlan(seed uint64, keep Keep) Plan {
 		RPCDup:      pick(r, 0, 0.05),
 		Gaps:        pick(r, 0, 0, 0.1),
 		Diskless:    -1,
+		Patience:    pick(r, 300*time.Millisecond, lease, 5*lease/2),
 		Late1:       r.IntN(4) == 0,
 	}
 	for i := range p.Spaces {
@@ -177,7 +179,7 @@ type plannedOp struct {
 
 func planOps(r *rand.Rand, p *Plan) []plannedOp {
 	style := r.IntN(5) // some runs have one policy only
-	think := pick(r, 40*time.Millisecond, 120*time.Millisecond, 300*time.Millisecond)
+	think := pick(r, 10*time.Millisecond, 60*time.Millisecond, 300*time.Millisecond)
 	ops := make([]plannedOp, 46+r.IntN(24))
 	clock := make([]time.Duration, p.Users)
 	for i := range ops {
@@ -185,7 +187,8 @@ func planOps(r *rand.Rand, p *Plan) []plannedOp {
 			user: r.IntN(p.Users), move: -1, name: r.IntN(p.Names),
 			impatient: r.IntN(12) == 0,
 		}
-		clock[o.user] += time.Duration(r.Int64N(int64(think)))
+		// Bursts, and time for faults between them.
+		clock[o.user] += time.Duration(r.Int64N(int64(pick(r, think, think, think, lease))))
 		o.at = clock[o.user]
 		if r.IntN(6) == 0 {
 			o.move = r.IntN(p.Nodes)
@@ -262,11 +265,15 @@ type fault struct {
 
 func planFaults(r *rand.Rand, p *Plan) []fault {
 	faults := make([]fault, pick(r, 0, 1, 2, 3, 4, 6, 8))
+	span := time.Duration(lease)
+	for _, o := range p.Ops {
+		span = max(span, o.at)
+	}
 	favourite := faultKind(r.IntN(int(faultKinds)))
 	for i := range faults {
 		f := fault{
 			kind: faultKind(r.IntN(int(faultKinds))),
-			at:   lease/4 + time.Duration(r.Int64N(int64(3*lease))),
+			at:   lease/20 + time.Duration(r.Int64N(int64(span))),
 			// Mostly short, now and then longer than everyone's patience.
 			lasts: time.Duration(r.Int64N(int64(pick(r, lease/5, lease/2, 3*lease/2, 3*lease)))),
 			node:  r.IntN(p.Nodes), other: r.IntN(p.Nodes), n: r.IntN(4),

@@ -154,7 +154,7 @@ func (p *proc) pump() {
 	p.pumping = true
 	d := w.span(500*time.Microsecond, 4*time.Millisecond)
 	if n.slow > 0 {
-		d = w.span(20*time.Millisecond, lease/2)
+		d = w.span(10*time.Millisecond, n.lag)
 	}
 	w.after(d, func() { p.run(p.arrive) })
 }

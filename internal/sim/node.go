@@ -33,6 +33,7 @@ type node struct {
 	unheard int // its messages do not reach the log
 	deaf    int // the log does not reach it
 	slow    int
+	lag     time.Duration // the most that a slow node takes for a message
 	full    int
 	downFor int // faults that keep it from starting
 }
@@ -304,9 +305,21 @@ func (n *node) stop() {
 	}
 	n.w.tracef("%s ends", n.id)
 	p.dead, p.inbox, p.held, n.p = true, nil, nil, nil
+	if !n.durable { // it was a home in memory only
+		n.wipe()
+	}
 	for _, c := range n.w.clients {
 		c.interrupted(p)
 	}
+}
+
+// wipe loses the disk; the node comes back with an empty one.
+func (n *node) wipe() {
+	for o := range n.disk {
+		n.wiped[o] = true
+	}
+	clear(n.disk)
+	n.newDisk = true
 }
 
 // resume ends a pause: what the process was about to do comes first.

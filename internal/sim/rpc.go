@@ -184,21 +184,19 @@ type inquiry struct {
 
 // asking is one Inquire that is being carried out.
 type asking struct {
-	found protocol.Found
-	left  int
-	all   bool
-	heard map[int]bool
+	found   protocol.Found
+	left    int
+	missing int // who has not answered, or does not know what it had
+	heard   map[int]bool
 }
 
-// inquire asks every node that can be a home for what it has staged under a token.
+// inquire asks every node that ever was a member for what it has staged under a token:
+// one without a disk can be a home as well, when no other is there.
 func (p *proc) inquire(e protocol.Inquire) {
-	led := p.m.Ledger()
-	a := &asking{found: protocol.Found{Key: e.Key, Token: e.Token}, all: true, heard: map[int]bool{}}
+	a := &asking{found: protocol.Found{Key: e.Key, Token: e.Token}, heard: map[int]bool{}}
 	var to []*node
-	for i := range led.Members() {
-		if m := &led.Members()[i]; m.Durable {
-			to = append(to, p.n.w.named(m.ID))
-		}
+	for _, m := range p.m.Ledger().Members() {
+		to = append(to, p.n.w.named(m.ID))
 	}
 	if a.left = len(to); a.left == 0 {
 		p.later(time.Millisecond, func() { p.found(a) })
@@ -213,7 +211,9 @@ func (p *proc) inquireAt(a *asking, n *node, attempts int) {
 		newest, any := q.newest(a.found.Key, a.found.Token)
 		whole := q.caught && (!q.n.lostDisk || q.n.lostAt < a.found.Token.Place().Sequence())
 		answer(func() {
-			a.all = a.all && whole
+			if !whole {
+				a.missing++
+			}
 			a.hears(p, n, newest, any)
 			a.heard[n.index] = true
 			if a.left--; a.left == 0 {
@@ -225,7 +225,7 @@ func (p *proc) inquireAt(a *asking, n *node, attempts int) {
 			p.inquireAt(a, n, attempts-1)
 			return
 		}
-		a.all = false
+		a.missing++
 		if a.left--; a.left == 0 {
 			p.found(a)
 		}
@@ -252,7 +252,8 @@ func (a *asking) hears(p *proc, n *node, newest protocol.Arrived, any bool) {
 }
 
 func (p *proc) found(a *asking) {
-	a.found.Complete = a.all
+	ptr, _ := p.m.Ledger().Lookup(a.found.Key)
+	a.found.Complete = a.missing < int(ptr.Copies)
 	w, id := p.n.w, inquiry{p.n.id, a.found.Key, a.found.Token}
 	// Which Found a Revoke comes from cannot be seen, so only who answered all counts.
 	if before, ok := w.asked[id]; ok {

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"cairn/block"
@@ -25,7 +26,14 @@ type Result struct {
 func Run(plan Plan, trace bool) Result {
 	w := newWorld(plan)
 	w.tracing = trace
-	w.live()
+	func() {
+		defer func() {
+			if r := recover(); r != nil {
+				w.fail("panic", "%v\n%s", r, debug.Stack())
+			}
+		}()
+		w.live()
+	}()
 	r := Result{Plan: plan, Violation: w.violation, Operations: len(w.history), Messages: len(w.log.entries), Took: w.now, Trace: w.trace}
 	for _, k := range w.keys {
 		r.Losses += len(k.losses)
@@ -52,7 +60,7 @@ func (w *World) live() {
 			lastFault = max(lastFault, f.at+f.lasts)
 		}
 	}
-	w.runUntil(min(lastFault+lease/4, 6*lease), func() bool { return false })
+	w.runUntil(min(lastFault+lease/4, 8*lease), func() bool { return false })
 	w.heal()
 	w.runUntil(w.now+settleWithin, func() bool { return w.open == 0 && len(w.queue) > 0 })
 	w.settle()
@@ -146,6 +154,7 @@ func (w *World) inject(f fault) {
 	case logDown:
 		during(&w.log.down)
 	case slow:
+		n.lag = lease / 16 << f.n
 		during(&n.slow)
 	case full:
 		during(&n.full)
@@ -211,11 +220,7 @@ func (w *World) crash(n *node, f fault) {
 	n.downFor++
 	n.stop()
 	if f.kind == wipe {
-		for _, o := range sortedKeys(n.disk) {
-			n.wiped[o] = true
-		}
-		clear(n.disk)
-		n.newDisk = true
+		n.wipe()
 	}
 	w.after(f.lasts, func() {
 		n.downFor = max(n.downFor-1, 0)
