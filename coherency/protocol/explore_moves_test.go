@@ -343,7 +343,7 @@ func (u *universe) timeout(k int, forced bool) {
 	u.step(c.from, r)
 }
 
-// inquire asks all at once.
+// inquire asks all at once; the homes of what is found are those that say so.
 func (u *universe) inquire(k int) {
 	q := u.inquiries[k]
 	u.inquiries = slices.Delete(slices.Clone(u.inquiries), k, k+1)
@@ -357,9 +357,14 @@ func (u *universe) inquire(k int) {
 			continue
 		}
 		for _, w := range u.sites[i].homed {
-			if w.Key == q.e.Key && w.Token == q.e.Token && (!f.Any || w.Version > f.Version) {
-				f.Any, f.Version, f.Value = true, w.Version, w.Value
+			if w.Key != q.e.Key || w.Token != q.e.Token || f.Any && w.Version < f.Version {
+				continue
 			}
+			if !f.Any || w.Version > f.Version {
+				f.Any, f.Version, f.Value = true, w.Version, w.Value
+				f.Value.Homes = ledger.Homes{}
+			}
+			f.Value.Homes[f.Value.Homes.Count()] = mem.Number
 		}
 	}
 	f.Complete = silent < int(p.Copies)

@@ -31,11 +31,12 @@ func TestExploreFindsMutants(t *testing.T) {
 // unseen are mutations that no small cluster here can show.
 var unseen = []mutant.Name{}
 
-// hunt searches in all instances, a little in each at first.
+// hunt searches in all instances, a little in each at first, for 15 s.
 func hunt(name mutant.Name) (r result, in *instance) {
-	for most := 3000; most <= 300_000; most *= 10 {
+	end := time.Now().Add(15 * time.Second)
+	for most := 2000; time.Now().Before(end); most *= 5 {
 		for _, in = range instances() {
-			if r = in.search(most, time.Now().Add(20*time.Second), uint64(name)); r.err != nil {
+			if r = in.search(most, end, uint64(most), newVisited()); r.err != nil {
 				return r, in
 			}
 		}

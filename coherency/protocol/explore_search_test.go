@@ -76,8 +76,8 @@ const longest = 100
 // search goes through all states that can be reached, depth first, each once. Only the path
 // that leads to the present state is kept, and the hashes of all. It ends early
 // after most states, at the deadline, or at the first error. seed changes in which
-// order the moves of a state are tried.
-func (in *instance) search(most int, deadline time.Time, seed uint64) (r result) {
+// order the moves of a state are tried. total gets the hashes too.
+func (in *instance) search(most int, deadline time.Time, seed uint64, total *visited) (r result) {
 	started := time.Now()
 	defer func() { r.took = time.Since(started) }()
 	seen := newVisited()
@@ -88,6 +88,7 @@ func (in *instance) search(most int, deadline time.Time, seed uint64) (r result)
 		r.err = first.err
 		return r
 	}
+	total.add(first.hash(h))
 	seen.add(first.hash(h))
 	path[0].moves = shuffled(first.moves(nil), seed)
 	for len(path) > 0 {
@@ -108,10 +109,6 @@ func (in *instance) search(most int, deadline time.Time, seed uint64) (r result)
 		}
 		m := f.moves[f.next]
 		f.next++
-		if in.debug > 0 && len(path) > in.debug {
-			r.path = pathOf(path)
-			return r
-		}
 		u := f.u.make(m)
 		r.transitions++
 		if u.err != nil {
@@ -123,6 +120,7 @@ func (in *instance) search(most int, deadline time.Time, seed uint64) (r result)
 		if !seen.add(hash) {
 			continue
 		}
+		total.add(hash)
 		if len(u.log) > longest {
 			r.cut++
 			continue
@@ -141,7 +139,34 @@ func (in *instance) search(most int, deadline time.Time, seed uint64) (r result)
 	return r
 }
 
-// shuffled keeps the order if the seed of the search is 0.
+// explore is several searches of at most some states each, which go different ways
+// from the start, and then, if there is time, one that tries to be complete: one that
+// is not sees only the ways that begin as its first.
+func (in *instance) explore(each, times int, complete bool, limit time.Duration) (sum result) {
+	started := time.Now()
+	total := newVisited()
+	add := func(r result) {
+		sum.transitions += r.transitions
+		sum.rests += r.rests
+		sum.cut = max(sum.cut, r.cut)
+		sum.depth = max(sum.depth, r.depth)
+		sum.states = total.count
+		sum.complete, sum.err, sum.path, sum.settling = r.complete, r.err, r.path, r.settling
+		sum.took = time.Since(started)
+	}
+	for i := range times {
+		add(in.search(each, started.Add(limit/2), uint64(i), total))
+		if sum.err != nil || sum.complete || time.Since(started) > limit/2 {
+			break
+		}
+	}
+	if complete && sum.err == nil && !sum.complete {
+		add(in.search(1<<40, started.Add(limit), 1, total))
+	}
+	return sum
+}
+
+// shuffled changes the order of a list.
 func shuffled(list []move, seed uint64) []move {
 	for i := len(list) - 1; i > 0; i-- {
 		seed = mix(seed)

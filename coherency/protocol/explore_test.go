@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -54,6 +53,10 @@ func instances() []*instance {
 		{name: "back, the owner frozen and revoked", clients: [][]action{
 			{on(1, put, back), on(1, put, back), on(1, get, 0)},
 			{on(2, get, 0), on(2, put, back)}}, budget: may(map[int]uint8{advances: 3})},
+		{name: "leases alone", clients: [][]action{{on(1, get, 0)}}, budget: may(map[int]uint8{advances: 2})},
+		{name: "one write, one read, a lapse", clients: [][]action{{on(1, put, back)}, {on(2, get, 0)}}, budget: may(map[int]uint8{advances: 2})},
+		{name: "copies, two nodes", space: Space{Copies: 2}, fine: true, clients: [][]action{{on(1, put, back)}, {on(2, get, 0)}},
+			budget: may(map[int]uint8{advances: 2, crashes: 1}), crash: []int{0}},
 		{name: "lease mode, two nodes", space: Space{Lease: true}, clients: [][]action{
 			{on(1, put, through), on(1, get, 0)},
 			{on(2, get, 0), on(1, get, 0), on(2, get, 0)}}},
@@ -119,18 +122,19 @@ func instances() []*instance {
 // them, or with CAIRN_LONG=1 as many as there are, or as the time CAIRN_EXPLORE
 // allows (5m by default).
 func TestExplore(t *testing.T) {
-	most, workers := 2500, 1
-	if n, err := strconv.Atoi(os.Getenv("CAIRN_STATES")); err == nil {
-		most = n
-	}
+	each, times, workers, long := 500, 6, 1, os.Getenv("CAIRN_LONG") != ""
 	limit := time.Minute
-	if os.Getenv("CAIRN_LONG") != "" {
-		most, workers, limit = 1<<40, 2, 5*time.Minute
+	percent, memory := 800, int64(-1)
+	if long {
+		each, times, workers, limit = 20_000, 50, 2, 5*time.Minute
 		if d, err := time.ParseDuration(os.Getenv("CAIRN_EXPLORE")); err == nil {
 			limit = d
 		}
+		// States are garbage soon, so it is better to collect seldom.
+		percent, memory = -1, 2<<30
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	defer debug.SetGCPercent(debug.SetGCPercent(percent))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(memory))
 	list := instances()
 	started := time.Now()
 	end := started.Add(limit)
@@ -150,7 +154,7 @@ func TestExplore(t *testing.T) {
 				// What is left is shared by what is left.
 				share := time.Until(end) * time.Duration(workers) / time.Duration(len(list)-next+workers)
 				mu.Unlock()
-				r := in.search(most, time.Now().Add(share), 1)
+				r := in.explore(each, times, long, share)
 				mu.Lock()
 				total, transitions = total+r.states, transitions+r.transitions
 				report(t, in, r)

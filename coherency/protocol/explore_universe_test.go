@@ -71,7 +71,6 @@ type instance struct {
 	clears   bool
 	barriers bool
 	compares bool
-	debug    int
 }
 
 // site is one node. One that is part of a state is not changed any more.
