@@ -16,8 +16,8 @@ func (m *Machine) acquire(b *local, s Space) {
 	}
 	if s.Copies > 0 {
 		// As many as there can be: whoever takes the block from a dead owner counts on
-		// every write being on that many.
-		homes, _ := m.homes(b.key, s.Copies)
+		// every write being on that many. They are its homes when it is flushed.
+		homes, _ := m.homes(b.key, max(s.Copies, s.Homes))
 		s.Copies = max(homes.Count(), 1)
 	}
 	b.asking, b.space = true, s
@@ -60,13 +60,13 @@ func (m *Machine) tryOwn(o *op, b *local) {
 
 func (m *Machine) writeOwn(o *op, b *local) {
 	w := &o.write
-	// What was staged for a Commit is protected by this incarnation only, and a Flush
-	// may be the next one's: it is staged again.
-	o.staged, o.homes = false, ledger.Homes{}
 	if o.staged && o.born != m.incarnation { // the homes may be collecting it
 		m.reply(o, Reply{Err: ErrContended})
 		return
 	}
+	// What was staged for a Commit is protected by this incarnation only, and a Flush
+	// may be the next one's: it is staged again.
+	o.staged, o.homes = false, ledger.Homes{}
 	if !w.If.Holds(b.version, b.value, w.Expect, w.Now) {
 		p := m.pointer(b)
 		m.reply(o, Reply{Err: ErrCondition, Before: p, After: p})
