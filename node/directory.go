@@ -36,8 +36,9 @@ func newEntry(d block.Descriptor, s coherency.State) entry {
 // directory maps every block that this node holds to its state.
 type directory struct {
 	announce func([]Change) uint64
-	blocks   atomic.Int64 // all blocks
-	sealed   atomic.Int64 // of these, sealed ones
+	blocks   atomic.Int64              // all blocks
+	sealed   atomic.Int64              // of these, sealed ones
+	held     [block.Tiers]atomic.Int64 // sealed blocks in each tier
 
 	shards [shards]struct {
 		// mu guards blocks, and orders the announcements of their changes.
@@ -107,6 +108,11 @@ func (d *directory) change(key block.Key, f func(e *entry, known bool)) (positio
 	n := 0
 	for t := range block.Tier(block.Tiers) {
 		if before.Has(t) != after.Has(t) {
+			if after.Has(t) {
+				d.held[t].Add(1)
+			} else {
+				d.held[t].Add(-1)
+			}
 			changes[n] = Change{Key: key, Tier: t, Stored: after.Has(t)}
 			n++
 		}

@@ -75,6 +75,7 @@ func (c *counters) miss(err error) {
 type TierStatus struct {
 	Tier      block.Tier `json:"tier"`
 	Objects   int64      `json:"objects"`
+	Sealed    int64      `json:"sealed"` // sealed blocks: what is announced to routers
 	Bytes     int64      `json:"bytes"`
 	Used      int64      `json:"used"`
 	Capacity  int64      `json:"capacity"`
@@ -158,7 +159,7 @@ func (n *Node) Status() Status {
 		hits := c.hits[t].Load()
 		s.Hits += hits
 		s.Tiers = append(s.Tiers, TierStatus{
-			Tier: t, Objects: st.Objects, Bytes: st.Bytes, Used: st.Used, Capacity: st.Capacity, Pinned: st.Pinned,
+			Tier: t, Objects: st.Objects, Sealed: n.dir.held[t].Load(), Bytes: st.Bytes, Used: st.Used, Capacity: st.Capacity, Pinned: st.Pinned,
 			Evictions: st.Evictions, Corrupt: st.Corrupt, Errors: st.Errors, Hits: hits, HitBytes: c.hitBytes[t].Load(),
 		})
 	}

@@ -154,7 +154,7 @@ func (s *system) awaitTrue(within time.Duration, r *server) time.Duration {
 			want := router.TierBlocks{}
 			st := s.status(n)
 			for _, ts := range st.Tiers {
-				want[ts.Tier] = int(ts.Objects)
+				want[ts.Tier] = int(ts.Sealed)
 			}
 			if d := cmp.Diff(held{n.id, want}, pic.Nodes[i]); d != "" {
 				return errors.New(d)
