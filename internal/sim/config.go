@@ -112,7 +112,7 @@ func NewPlan(seed uint64, keep Keep) Plan {
 	r := rand.New(rand.NewPCG(seed, 1))
 	p := Plan{
 		Seed: seed, keep: keep,
-		Nodes: 2 + r.IntN(3), Names: 1 + r.IntN(3), Users: 2 + r.IntN(4),
+		Nodes: 2 + r.IntN(3), Names: pick(r, 1, 1, 2, 3), Users: 2 + r.IntN(4),
 		Dedup:       pick(r, 0, 0, lease/2, 120*lease),
 		PublishLoss: pick(r, 0, 0.02, 0.1),
 		Late:        pick(r, 0, 0, 0.01, 0.05),
@@ -133,7 +133,7 @@ func NewPlan(seed uint64, keep Keep) Plan {
 		FlushAfter:  pick(r, 50*time.Millisecond, 300*time.Millisecond, lease),
 		Flushes:     pick(r, 1, 64),
 		IdleAfter:   pick(r, 250*time.Millisecond, 3*lease),
-		RevokeAfter: pick(r, 150*time.Millisecond, lease),
+		RevokeAfter: pick(r, 20*time.Millisecond, 150*time.Millisecond, lease),
 		RehomeAfter: pick(r, 400*time.Millisecond, 2*lease),
 		History:     256,
 	}
@@ -180,6 +180,7 @@ type plannedOp struct {
 func planOps(r *rand.Rand, p *Plan) []plannedOp {
 	style := r.IntN(5) // some runs have one policy only
 	think := pick(r, 10*time.Millisecond, 60*time.Millisecond, 300*time.Millisecond)
+	reads := pick(r, 30, 45, 45, 75)
 	ops := make([]plannedOp, 46+r.IntN(24))
 	clock := make([]time.Duration, p.Users)
 	for i := range ops {
@@ -194,7 +195,7 @@ func planOps(r *rand.Rand, p *Plan) []plannedOp {
 			o.move = r.IntN(p.Nodes)
 		}
 		switch n := r.IntN(100); {
-		case n < 45:
+		case n < reads:
 			o.kind = opRead
 			o.level = pick(r, protocol.Strict, protocol.Strict, protocol.Strict, protocol.Session, protocol.Bounded)
 			o.session = r.IntN(3) > 0
@@ -246,12 +247,13 @@ const (
 	gone                      // unflushed bytes are lost
 	garbage                   // a message that nobody can read
 	trim                      // the log forgets its beginning
+	distrust                  // a node is told that the log cannot be trusted, and is started again
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{"crash", "wipe", "crash within a step", "pause", "pause within a step", "split",
 	"one-way split", "cut from log", "mute", "log down", "slow consumer", "disk full", "lossy network", "leave", "evict",
-	"bytes gone", "garbage in the log", "trim"}
+	"bytes gone", "garbage in the log", "trim", "distrust"}
 
 // fault is one thing that goes wrong at a time, for a time.
 type fault struct {
@@ -263,6 +265,15 @@ type fault struct {
 	n     int
 }
 
+// lasting is how long a fault lasts: mostly short, now and then longer than everyone's
+// patience, or just about that.
+func lasting(r *rand.Rand) time.Duration {
+	if r.IntN(4) == 0 {
+		return 4*lease/5 + time.Duration(r.Int64N(int64(lease/2)))
+	}
+	return time.Duration(r.Int64N(int64(pick(r, lease/5, lease/2, 3*lease/2, 3*lease))))
+}
+
 func planFaults(r *rand.Rand, p *Plan) []fault {
 	faults := make([]fault, pick(r, 0, 1, 2, 3, 4, 6, 8))
 	span := time.Duration(lease)
@@ -272,10 +283,9 @@ func planFaults(r *rand.Rand, p *Plan) []fault {
 	favourite := faultKind(r.IntN(int(faultKinds)))
 	for i := range faults {
 		f := fault{
-			kind: faultKind(r.IntN(int(faultKinds))),
-			at:   lease/20 + time.Duration(r.Int64N(int64(span))),
-			// Mostly short, now and then longer than everyone's patience.
-			lasts: time.Duration(r.Int64N(int64(pick(r, lease/5, lease/2, 3*lease/2, 3*lease)))),
+			kind:  faultKind(r.IntN(int(faultKinds))),
+			at:    lease/20 + time.Duration(r.Int64N(int64(span))),
+			lasts: lasting(r),
 			node:  r.IntN(p.Nodes), other: r.IntN(p.Nodes), n: r.IntN(4),
 		}
 		if r.IntN(3) == 0 {

@@ -15,7 +15,8 @@
 //	          id, which the log knows for a while or not at all. Delivery is in order,
 //	          at each node's own pace. A node may be cut off, may read and not
 //	          write, or be slow; the log may be away for all; it may hold garbage,
-//	          and may forget its beginning, so that a node starts from a snapshot.
+//	          may forget its beginning, so that a node starts from a snapshot, and a node may
+//	          be told not to trust it.
 //	node      a clock that is up to 2.4 % fast or slow; a disk; one process at a time,
 //	          which dies, also between two effects of a step, with or without the
 //	          disk; is stopped and goes on, also between two effects; leaves and
@@ -58,7 +59,7 @@
 //
 // The log is one order and takes nothing back. Clocks differ by less than Config.Drift.
 // A node knows when its disk is a new one (see Found). Bytes are right or missing: checksums
-// find what is torn. Forget, the regression of the log and changes of a namespace's Space
+// find what is torn. Forget, a log that does lose its end, and changes of a namespace's Space
 // are not simulated.
 //
 // # When a run fails

@@ -34,3 +34,33 @@ func TestMutants(t *testing.T) {
 			failed.Plan.Seed, failed.Violation.Text)
 	}
 }
+
+// TestShrink: what is left of a failing plan still fails in the same way, and is less.
+func TestShrink(t *testing.T) {
+	mutant.Choose(mutant.IgnoreVersion)
+	defer mutant.Choose(mutant.None)
+	var count tally
+	failed := search(mutantSeed, mutantTime, &count)
+	if failed == nil {
+		t.Fatal("nothing failed")
+	}
+	seed := failed.Plan.Seed
+	keep, v := Shrink(seed, failed.Violation)
+	parsed, err := ParseKeep(keep.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Run(NewPlan(seed, parsed), false)
+	if r.Violation == nil || *r.Violation != *v || v.Invariant != failed.Violation.Invariant {
+		t.Errorf("shrunk to %v, which gives %v, want %v", v, r.Violation, failed.Violation)
+	}
+	ops := 0
+	for i := range failed.Plan.Ops {
+		if keep.op(i) {
+			ops++
+		}
+	}
+	if ops == 0 || ops*2 > len(failed.Plan.Ops) {
+		t.Errorf("%d operations of %d are left", ops, len(failed.Plan.Ops))
+	}
+}

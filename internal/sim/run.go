@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -118,9 +119,10 @@ func (w *World) inject(f fault) {
 	}
 	n, other := w.nodes[f.node], w.nodes[f.other]
 	w.tracef("!!! %s: %s, %s, for %v", faultNames[f.kind], n.id, other.id, f.lasts)
+	lasts := f.lasts
 	during := func(counter *int) {
 		*counter++
-		w.after(f.lasts, func() {
+		w.after(lasts, func() {
 			if !w.healed { // which has ended it
 				*counter--
 				w.kick()
@@ -148,6 +150,7 @@ func (w *World) inject(f fault) {
 		during(&w.cut[f.node][f.other])
 	case cutLog:
 		during(&n.unheard)
+		lasts = lasts * time.Duration(f.n+1) / 4 // it reads again before it is heard again
 		during(&n.deaf)
 	case mute:
 		during(&n.unheard)
@@ -200,8 +203,23 @@ func (w *World) injectMore(f fault, n *node) {
 		w.log.append(nil, mix(w.plan.Seed))
 	case trim:
 		w.trim(f)
+	case distrust:
+		if p != nil {
+			p.run(func() {
+				p.distrusts = true
+				p.step(protocol.Stop{Err: errDistrust})
+			})
+			w.after(f.lasts, func() {
+				if n.p == p {
+					n.stop()
+					n.start()
+				}
+			})
+		}
 	}
 }
+
+var errDistrust = errors.New("the simulation says so")
 
 // trim takes a snapshot of the log, and forgets a part of what it holds.
 func (w *World) trim(f fault) {
@@ -257,6 +275,9 @@ func (w *World) heal() {
 		if n.p != nil {
 			n.p.midway = -1
 			n.p.resume()
+			if n.p != nil && n.p.distrusts {
+				n.stop()
+			}
 		}
 		n.start()
 	}
