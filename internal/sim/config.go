@@ -276,7 +276,7 @@ func lasting(r *rand.Rand) time.Duration {
 
 func planFaults(r *rand.Rand, p *Plan) []fault {
 	faults := make([]fault, pick(r, 0, 1, 2, 3, 4, 6, 8))
-	span := time.Duration(lease)
+	span := lease
 	for _, o := range p.Ops {
 		span = max(span, o.at)
 	}

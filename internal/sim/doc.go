@@ -52,8 +52,8 @@
 //	local     nor a node, while it lives, older than it has served
 //	write-all nor a live member, older than what was acknowledged by all
 //
-// A declared loss is an operation of the history at its place in the log, which sets the
-// block back to what the log has.
+// A declared loss is an operation of the history at its place in the log, or in lease mode
+// between that and its application by all, which sets the block back to what the log has.
 //
 // # What is assumed
 //

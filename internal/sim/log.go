@@ -17,7 +17,6 @@ type simLog struct {
 	seen     map[messageID]time.Duration
 	down     int // faults that keep everyone from it
 	head     *ledger.Ledger
-	table    *ledger.MapTable
 	barrier  int64              // the order at which the open barrier began
 	left     map[messageID]bool // incarnations that have left of themselves
 	snapshot []byte

@@ -189,14 +189,12 @@ func (w *World) injectMore(f fault, n *node) {
 			}
 		}
 	case gone:
-		if p != nil && p.usable() {
-			for _, o := range sortedKeys(p.pins) {
-				key := p.pins[o]
-				delete(p.hot, o)
-				if _, ok := n.disk[o]; !ok {
-					p.run(func() { p.step(protocol.Gone{Key: key, Object: objectKey(o)}) })
-				}
-				break
+		if p != nil && p.usable() && len(p.pins) > 0 {
+			o := sortedKeys(p.pins)[0]
+			key := p.pins[o]
+			delete(p.hot, o)
+			if _, ok := n.disk[o]; !ok {
+				p.step(protocol.Gone{Key: key, Object: objectKey(o)})
 			}
 		}
 	case garbage:
@@ -289,8 +287,7 @@ func newWorld(plan Plan) *World {
 		plan: plan, net: newRand(plan.Seed, 4), byKey: map[block.Key]*keyState{}, lost: map[valueID]uint64{},
 		made: map[valueID]ledger.Version{}, asked: map[inquiry]map[int]bool{},
 	}
-	table := ledger.NewMapTable()
-	w.log = simLog{w: w, seen: map[messageID]time.Duration{}, left: map[messageID]bool{}, head: ledger.New(table, plan.Config.History)}
+	w.log = simLog{w: w, seen: map[messageID]time.Duration{}, left: map[messageID]bool{}, head: ledger.New(ledger.NewMapTable(), plan.Config.History)}
 	for i := range plan.Nodes {
 		w.nodes = append(w.nodes, &node{w: w, index: i, id: fmt.Sprintf("n%d", i+1), rate: int64(plan.Rates[i]),
 			disk: map[uint64]diskObject{}, wiped: map[uint64]bool{}, durable: i != plan.Diskless})

@@ -32,8 +32,10 @@ type World struct {
 	made    map[valueID]ledger.Version // every value that ever was a version, at its owner or in the log
 	history []*operation
 	buf     []byte
-	open    int // operations that have not ended
-	ended   int
+
+	unsettled []unsettledLoss
+	open      int // operations that have not ended
+	ended     int
 
 	tracing   bool
 	trace     []string
