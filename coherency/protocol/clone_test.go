@@ -50,6 +50,8 @@ func (t *smallTable) Range(yield func(ledger.Pointer) bool) {
 func (t *smallTable) Len() int { return len(t.list) }
 
 // clearanceCopy has the layout of ledger.clearance; TestCloneKnowsAllFields checks it.
+//
+//nolint:unused // it is about the layout
 type clearanceCopy struct {
 	namespace string
 	place     ledger.Place

@@ -226,7 +226,7 @@ func (u *universe) replied(i int, r Reply) {
 func (u *universe) ended(i, b, number int, r Reply) {
 	a := u.in.action(number)
 	k, bit := number/4, uint16(1)<<number
-	ok := true
+	var ok bool
 	switch {
 	case a.do == get || a.do == getSession: // an error
 		ok = u.end(b, number, false, false, func(*config) bool { return true })

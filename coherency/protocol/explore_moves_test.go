@@ -146,7 +146,7 @@ func (u *universe) make(m move) *universe {
 	c := u.copy()
 	c.do(m)
 	for i := range c.in.nodes {
-		if c.mine[i] {
+		if c.own[i] {
 			c.encode(i)
 		}
 	}

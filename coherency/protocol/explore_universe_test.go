@@ -135,6 +135,7 @@ type universe struct {
 	now     time.Duration
 	sites   [3]*site
 	mine    [3]bool // sites that were copied for this move
+	own     [3]bool // those of which the machine was, too
 	log     []*packet
 	prefix  [][]uint64 // the encoded ledger, by sequence
 	oracle  *ledger.Ledger
@@ -165,25 +166,31 @@ func (u *universe) fail(format string, args ...any) {
 // copy is the state to be changed by a move.
 func (u *universe) copy() *universe {
 	c := *u
-	c.mine = [3]bool{}
+	c.mine, c.own = [3]bool{}, [3]bool{}
 	c.log, c.prefix, c.ghosts = slices.Clip(u.log), slices.Clip(u.prefix), slices.Clip(u.ghosts)
 	c.stages, c.calls = slices.Clone(u.stages), slices.Clone(u.calls)
 	c.inquiries = slices.Clip(u.inquiries)
 	return &c
 }
 
+// shell is a node of which all but the machine is to be changed.
+func (u *universe) shell(i int) *site {
+	if !u.mine[i] {
+		s := *u.sites[i]
+		s.outbox, s.events, s.homed = slices.Clone(s.outbox), slices.Clip(s.events), slices.Clone(s.homed)
+		u.sites[i], u.mine[i] = &s, true
+	}
+	return u.sites[i]
+}
+
 // site is a node to be changed.
 func (u *universe) site(i int) *site {
-	if u.mine[i] {
-		return u.sites[i]
-	}
-	s := *u.sites[i]
-	if s.m != nil {
+	s := u.shell(i)
+	if s.m != nil && !u.own[i] {
 		s.m = cloneMachine(s.m)
 	}
-	s.outbox, s.events, s.homed = slices.Clone(s.outbox), slices.Clip(s.events), slices.Clone(s.homed)
-	u.sites[i], u.mine[i] = &s, true
-	return &s
+	u.own[i] = true
+	return s
 }
 
 // setup makes the first state: all nodes are members, and have applied everything.
@@ -215,7 +222,7 @@ func (in *instance) setup() *universe {
 	u.prefix = [][]uint64{in.ledger(u.oracle)}
 	for i := range in.nodes {
 		u.sites[i] = &site{}
-		u.mine[i] = true
+		u.mine[i], u.own[i] = true, true
 		u.boot(i)
 		for len(u.sites[i].outbox) > 0 {
 			u.append(i, 0)
@@ -242,7 +249,7 @@ func (in *instance) setup() *universe {
 	for i := range in.nodes {
 		u.encode(i)
 	}
-	u.mine = [3]bool{}
+	u.mine, u.own = [3]bool{}, [3]bool{}
 	return u
 }
 
@@ -288,136 +295,5 @@ func (u *universe) boot(i int) {
 func (u *universe) encode(i int) {
 	if s := u.sites[i]; s.m != nil {
 		s.words = u.in.machine(i, s.m)
-	}
-}
-
-// step gives an event to a machine and does what it asks for.
-func (u *universe) step(i int, e Event) {
-	s := u.site(i)
-	if u.say != nil {
-		u.tell(i, e)
-	}
-	effects := s.m.Step(u.now, e)
-	for _, eff := range effects {
-		if u.say != nil {
-			u.tellEffect(i, eff)
-		}
-		u.perform(i, s, eff)
-	}
-	// A message need not be published any more once a later one was delivered.
-	s.outbox = slices.DeleteFunc(s.outbox, func(p *packet) bool {
-		return !slices.ContainsFunc(s.m.flights, func(f flight) bool {
-			return f.incarnation == p.msg.Incarnation && f.number == p.msg.Number
-		})
-	})
-}
-
-func (u *universe) perform(i int, s *site, eff Effect) {
-	in := u.in
-	switch e := eff.(type) {
-	case Publish:
-		sum := e.Message.Incarnation<<32 | e.Message.Number<<4 | uint64(i)
-		s.outbox = append(s.outbox, &packet{e.Message, sum, in.message(e.Message)})
-	case Reply:
-		u.replied(i, e)
-	case Serve:
-		u.served(i, e)
-	case Forward:
-		to := nodeOf(e.Node)
-		u.calls = append(u.calls, question{op: e.Op, from: i, to: to, generation: u.sites[to].generation, token: e.Token})
-	case Stage:
-		u.stages = append(u.stages, staging{author: i, generation: s.generation, todo: nodeSet(e.Homes), e: e})
-	case Replicate:
-		st := Stage{Key: e.Key, Incarnation: s.m.incarnation, Value: e.Value, Homes: e.To}
-		st.Value.Homes = e.Homes
-		u.stages = append(u.stages, staging{author: i, generation: s.generation, todo: nodeSet(e.To), e: st, replicate: true,
-			replicated: Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes}})
-	case Moved:
-		before, after := in.objectOf(e.Before.Value.Object), in.objectOf(e.After.Value.Object)
-		s.homed = slices.DeleteFunc(s.homed, func(a Arrived) bool {
-			return a.Key == e.After.Key && (a.Value.Object == e.After.Value.Object ||
-				a.Token != 0 && (a.Token < e.After.Token || a.Version <= e.After.Version))
-		})
-		if before != after {
-			s.disk &^= 1 << before
-		}
-	case Local:
-		s.disk &^= 1 << in.objectOf(e.Drop) &^ 1
-	case LocalGone:
-		s.disk &^= 1 << in.objectOf(e.Drop) &^ 1
-	case Collect:
-		s.disk &^= 1 << in.objectOf(e.Object)
-		s.homed = slices.DeleteFunc(s.homed, func(a Arrived) bool { return a.Value.Object == e.Object })
-	case Inquire:
-		u.inquiries = append(u.inquiries, inquiry{i, s.generation, e})
-	case Scan:
-		u.scan(s, e)
-	case Cleared:
-		for _, p := range s.m.led.Table().(*smallTable).list {
-			if p.Version < ledger.Version(e.Place) {
-				s.disk &^= 1 << in.objectOf(p.Value.Object) &^ 1
-			}
-		}
-	case Alarm:
-		u.fail("I8: %s: %s", in.nodes[i], e.Reason)
-	}
-}
-
-func nodeSet(names []string) (set uint8) {
-	for _, n := range names {
-		set |= 1 << nodeOf(n)
-	}
-	return set
-}
-
-// scan finds at once what a Scan asks for; that it is handled takes a move each.
-func (u *universe) scan(s *site, e Scan) {
-	l := s.m.led
-	for _, key := range u.in.keys {
-		p, ok := l.Lookup(key)
-		if !ok {
-			continue
-		}
-		dead := slices.ContainsFunc(p.Value.Homes[:], func(h uint16) bool { return h != 0 && !l.Member(h).Live })
-		found := e.Orphans && p.Owned() && !l.Acting(p) || e.Homes && dead && p.Value.Homes.Has(s.m.number)
-		if found && !slices.Contains(s.events, Event(Check{key})) {
-			s.events = append(s.events, Check{key})
-		}
-	}
-}
-
-// append puts a message of a node's outbox into the log.
-func (u *universe) append(i, which int) {
-	s := u.site(i)
-	p := s.outbox[which]
-	s.outbox = slices.Delete(s.outbox, which, which+1)
-	u.enter(p)
-}
-
-// enter appends a message to the log, and applies it to what everyone will see.
-func (u *universe) enter(p *packet) {
-	u.log = append(u.log, p)
-	u.oracle = cloneLedger(u.oracle)
-	u.oracle.Apply(uint64(len(u.log)), p.msg, p.sum, func(r *ledger.Record, out *ledger.Outcome) {
-		if u.say != nil {
-			u.say("    log %d: %v %s: %v", len(u.log), p.msg.Node, describe(&ledger.Message{Records: []ledger.Record{*r}}), out.Verdict)
-		}
-		if len(u.in.keys) > 0 && out.Verdict == ledger.Effective {
-			u.recorded(r, out)
-		}
-	})
-	u.prefix = append(u.prefix, u.in.ledger(u.oracle))
-	u.checkTruth()
-}
-
-// deliver gives a node the next message of the log.
-func (u *universe) deliver(i int) {
-	s := u.site(i)
-	at := s.m.led.Sequence()
-	p := u.log[at]
-	msg := *p.msg
-	u.step(i, Delivered{Sequence: at + 1, Message: &msg, Sum: p.sum})
-	if want := u.prefix[at+1]; want != nil && !slices.Equal(want, u.in.ledger(s.m.led)) {
-		u.fail("I8: %s has applied %d messages and has another state than follows from them", u.in.nodes[i], at+1)
 	}
 }
