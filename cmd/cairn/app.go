@@ -24,6 +24,7 @@ const (
 	exitUnavailable = 4
 	exitConflict    = 5
 	exitWrongBytes  = 6
+	exitUnknown     = 7
 )
 
 var (
@@ -51,6 +52,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.Is(err, errUsage), errors.Is(err, client.ErrNamespace):
 		return exitUsage
+	case errors.Is(err, client.ErrUnknownOutcome):
+		return exitUnknown
 	case errors.Is(err, errWrongBytes), errors.Is(err, client.ErrCorrupt):
 		return exitWrongBytes
 	case errors.Is(err, client.ErrNotFound):
@@ -58,6 +61,7 @@ func exitCode(err error) int {
 	case errors.Is(err, client.ErrConflict), errors.Is(err, client.ErrExists), errors.Is(err, cluster.ErrMemberExists):
 		return exitConflict
 	case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrFull), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, client.ErrLost), errors.Is(err, client.ErrNoHome), errors.Is(err, client.ErrUnreachable),
 		errors.Is(err, cluster.ErrUnreachable), errors.Is(err, cluster.ErrNoJetStream):
 		return exitUnavailable
 	default:
@@ -80,6 +84,33 @@ func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.out)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
+}
+
+// printLine writes v to standard output in one line, for answers that go on.
+func (a *app) printLine(v any) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// advice says what to do about an error, or nothing.
+func advice(err error) string {
+	var conflict *client.ConflictError
+	switch {
+	case errors.Is(err, client.ErrUnknownOutcome):
+		return "; the change may have been made: read the name before you try again"
+	case errors.As(err, &conflict):
+		return fmt.Sprintf("; read it again, and expect version %s", conflict.Version)
+	case errors.Is(err, client.ErrExists):
+		return "; to overwrite it leave --if-absent out, or say the version with --expect-version"
+	case errors.Is(err, client.ErrLost):
+		return "; write it again, with --policy write-through if it must not be lost"
+	case errors.Is(err, client.ErrNoHome):
+		return "; cairn status shows which nodes are up: one with a disk is needed"
+	case errors.Is(err, client.ErrUnreachable):
+		return "; cairn explain NAME shows which nodes should have them"
+	}
+	return ""
 }
 
 // logLevel is the level that auto stands for.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"cairn/block"
@@ -26,76 +28,116 @@ func asKey(s string) (block.Key, bool) {
 
 type getCmd struct {
 	connection
-	Name   string `arg:"" help:"Name of the block, or its key: 32 hexadecimal digits."`
-	Output string `short:"o" help:"File to write to; standard output by default." type:"path" placeholder:"FILE"`
+	Name        string      `arg:"" help:"Name of the block, or its key: 32 hexadecimal digits."`
+	Output      string      `short:"o" help:"File to write to; standard output by default." type:"path" placeholder:"FILE"`
+	Consistency consistency `help:"How fresh a name must be: strict, session[=SEQUENCE], bounded=50ms or local." default:"strict" placeholder:"LEVEL"`
+	Version     bool        `help:"Say the version of a name, for put --expect-version and cas, on standard error." env:"-"`
 }
 
 func (c *getCmd) Run(a *app) error {
+	key, sealed := asKey(c.Name)
+	if sealed && (c.Version || c.Consistency.text != "strict") {
+		return usage("--version and --consistency are for names; the bytes of a block with a key never change")
+	}
 	cl, err := c.open(a.ctx)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	var p []byte
-	if key, ok := asKey(c.Name); ok {
-		p, err = cl.Get(a.ctx, key, nil)
+	var v client.Versioned
+	if sealed {
+		v.Value, err = cl.Get(a.ctx, key, nil)
 	} else {
-		var v client.Versioned
-		v, err = cl.GetName(a.ctx, c.Name, nil)
-		p = v.Value
+		cl.Resume(c.Consistency.session)
+		v, err = cl.GetName(a.ctx, c.Name, nil, c.Consistency.option)
 	}
 	if err != nil {
 		return err
 	}
-	if c.Output != "" {
-		return os.WriteFile(c.Output, p, 0o644)
+	if c.Version {
+		fmt.Fprintf(a.err, "version %s, at most %v old\n", v.Version, v.Age)
 	}
-	_, err = a.out.Write(p)
+	if c.Output != "" {
+		return os.WriteFile(c.Output, v.Value, 0o644)
+	}
+	_, err = a.out.Write(v.Value)
 	return err
+}
+
+// consistency is how fresh a read of a name must be, as people write it.
+type consistency struct {
+	text    string
+	option  client.GetOption
+	session uint64
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *consistency) UnmarshalText(text []byte) (err error) {
+	word, value, given := strings.Cut(string(text), "=")
+	*c = consistency{text: string(text)}
+	switch {
+	case word == "strict" && !given:
+		c.option = client.Strict()
+	case word == "local" && !given:
+		c.option = client.Local()
+	case word == "session":
+		c.option = client.Session()
+		if given {
+			c.session, err = strconv.ParseUint(value, 10, 63)
+		}
+	case word == "bounded" && given:
+		var d time.Duration
+		if d, err = time.ParseDuration(value); d < 0 {
+			err = errors.New("negative")
+		}
+		c.option = client.Bounded(d)
+	default:
+		err = errors.New("no such level")
+	}
+	if err != nil {
+		return fmt.Errorf("%q: want strict, session, session=SEQUENCE, bounded=50ms or local", text)
+	}
+	return nil
 }
 
 type putCmd struct {
 	connection
-	Name     string        `arg:"" help:"Name of the block, or its key: 32 hexadecimal digits."`
-	File     string        `arg:"" optional:"" help:"File with its bytes; standard input by default, and for -." type:"path"`
-	Parent   string        `help:"Key of the block before it in its sequence."`
-	Policy   string        `help:"Write policy: ${enum}; the namespace's by default." enum:",write-back,write-through,write-all" default:""`
-	TTL      time.Duration `name:"ttl" help:"Let the name end after this time."`
-	IfAbsent bool          `help:"Fail if the name is taken."`
+	Name          string         `arg:"" help:"Name of the block, or its key: 32 hexadecimal digits."`
+	File          string         `arg:"" optional:"" help:"File with its bytes; standard input by default, and for -." type:"path"`
+	Parent        string         `help:"Key of the block before it in its sequence."`
+	Policy        string         `help:"Write policy: ${enum}; the namespace's by default." enum:",write-back,write-through,write-all" default:""`
+	TTL           time.Duration  `name:"ttl" help:"Let the name end after this time."`
+	IfAbsent      bool           `help:"Fail if the name is taken." xor:"condition"`
+	IfPresent     bool           `help:"Fail if there is no such name." xor:"condition"`
+	ExpectVersion *versionNumber `help:"Fail if the name has another version; 0 is that of one that does not exist." xor:"condition" placeholder:"VERSION"`
+}
+
+// versionNumber is a version of a name as people write it.
+type versionNumber struct{ client.Version }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (v *versionNumber) UnmarshalText(text []byte) (err error) {
+	if v.Version, err = client.ParseVersion(string(text)); err != nil {
+		err = fmt.Errorf("%w; cairn get --version NAME says it", err)
+	}
+	return err
 }
 
 func (c *putCmd) Run(a *app) error {
-	p, err := c.read()
+	p, err := readPayload(c.File)
 	if err != nil {
 		return err
 	}
-	cl, err := c.open(a.ctx)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
+	key, sealed := asKey(c.Name)
 	var opts []client.PutOption
 	if c.Policy != "" {
 		opts = append(opts, client.WithPolicy(c.Policy))
 	}
-	key, sealed := asKey(c.Name)
 	if !sealed {
-		if c.Parent != "" {
-			return usage("--parent is for blocks with a key; %q is a name", c.Name)
-		}
-		if c.TTL > 0 {
-			opts = append(opts, client.WithTTL(c.TTL))
-		}
-		if c.IfAbsent {
-			opts = append(opts, client.IfAbsent())
-		}
-		if err := cl.PutName(a.ctx, c.Name, p, opts...); err != nil {
-			return err
-		}
-		return c.report(a, true, len(p))
+		return c.putName(a, p, opts)
 	}
-	if c.TTL > 0 {
-		return usage("--ttl is for names; a block with a key lives until it is evicted or deleted")
+	if c.TTL > 0 || c.IfPresent || c.ExpectVersion != nil {
+		return usage("--ttl, --if-present and --expect-version are for names; a block with a key never changes, and lives until it is evicted or deleted")
 	}
 	var parent block.Key
 	if c.Parent != "" {
@@ -103,18 +145,60 @@ func (c *putCmd) Run(a *app) error {
 			return usageError{err}
 		}
 	}
+	cl, err := c.open(a.ctx)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
 	stored, err := cl.Put(a.ctx, key, parent, p, opts...)
 	if err != nil {
 		return err
 	}
-	return c.report(a, stored, len(p))
+	return c.report(a, stored, map[string]any{"name": c.Name, "stored": stored, "bytes": len(p)})
 }
 
-// read reads the bytes to store, never more than any node accepts.
-func (c *putCmd) read() ([]byte, error) {
+func (c *putCmd) putName(a *app, p []byte, opts []client.PutOption) error {
+	if c.Parent != "" {
+		return usage("--parent is for blocks with a key; %q is a name", c.Name)
+	}
+	if c.TTL < 0 {
+		return usage("--ttl %v: want more than 0", c.TTL)
+	}
+	cl, err := c.open(a.ctx)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	if c.TTL > 0 {
+		opts = append(opts, client.WithTTL(c.TTL))
+	}
+	report := map[string]any{"name": c.Name, "stored": true, "bytes": len(p)}
+	if c.ExpectVersion != nil {
+		var v client.Version
+		v, err = cl.CompareAndSet(a.ctx, c.Name, c.ExpectVersion.Version, p, opts...)
+		report["version"] = v
+	} else {
+		if c.IfAbsent {
+			opts = append(opts, client.IfAbsent())
+		}
+		if c.IfPresent {
+			opts = append(opts, client.IfPresent())
+		}
+		err = cl.PutName(a.ctx, c.Name, p, opts...)
+	}
+	if err != nil {
+		return err
+	}
+	report["session"] = cl.Session()
+	return c.report(a, true, report)
+}
+
+// readPayload reads the bytes to store from a file or, for "" and "-", standard input,
+// never more than any node accepts.
+func readPayload(file string) ([]byte, error) {
 	in := io.Reader(os.Stdin)
-	if c.File != "" && c.File != "-" {
-		f, err := os.Open(c.File)
+	if file != "" && file != "-" {
+		f, err := os.Open(file)
 		if err != nil {
 			return nil, usageError{err}
 		}
@@ -128,15 +212,15 @@ func (c *putCmd) read() ([]byte, error) {
 	return p, err
 }
 
-func (c *putCmd) report(a *app, stored bool, length int) error {
+func (c *putCmd) report(a *app, stored bool, report map[string]any) error {
 	if a.json {
-		return a.printJSON(map[string]any{"name": c.Name, "stored": stored, "bytes": length})
+		return a.printJSON(report)
 	}
 	if !stored {
 		_, err := fmt.Fprintln(a.out, "exists already, with the same bytes")
 		return err
 	}
-	_, err := fmt.Fprintf(a.out, "stored %s\n", bytesText(int64(length)))
+	_, err := fmt.Fprintf(a.out, "stored %s\n", bytesText(int64(report["bytes"].(int))))
 	return err
 }
 

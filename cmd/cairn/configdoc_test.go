@@ -66,12 +66,18 @@ func configurationDoc(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString(configIntro)
 	b.WriteString("\n## All commands\n\n" + flagTable(parser.Model.Flags))
-	for _, n := range parser.Model.Children {
-		if len(n.Flags) > 0 && !n.Hidden {
-			fmt.Fprintf(&b, "\n## cairn %s\n\n%s\n\n%s", n.Name, n.Help, flagTable(n.Flags))
-		}
-	}
+	commandTables(&b, "cairn", parser.Model.Node)
 	return b.String()
+}
+
+func commandTables(b *strings.Builder, path string, of *kong.Node) {
+	for _, n := range of.Children {
+		name := path + " " + n.Name
+		if len(n.Flags) > 0 && !n.Hidden {
+			fmt.Fprintf(b, "\n## %s\n\n%s\n\n%s", name, n.Help, flagTable(n.Flags))
+		}
+		commandTables(b, name, n)
+	}
 }
 
 func flagTable(flags []*kong.Flag) string {
@@ -85,8 +91,12 @@ func flagTable(flags []*kong.Flag) string {
 		if f.HasDefault && f.Default != "" {
 			value = "`" + f.Default + "`"
 		}
+		env := "–"
+		if len(f.Envs) > 0 {
+			env = "`" + strings.Join(f.Envs, " ") + "`"
+		}
 		help := strings.ReplaceAll(f.Help, "${enum}", strings.TrimPrefix(f.Enum, ","))
-		fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s |\n", f.Name, strings.Join(f.Envs, " "), value, strings.ReplaceAll(help, "|", "\\|"))
+		fmt.Fprintf(&b, "| `--%s` | %s | %s | %s |\n", f.Name, env, value, strings.ReplaceAll(help, "|", "\\|"))
 	}
 	return b.String()
 }

@@ -31,9 +31,15 @@ type cli struct {
 	Put     putCmd     `cmd:"" help:"Store a block." group:"blocks"`
 	Rm      rmCmd      `cmd:"" help:"Delete a block." group:"blocks"`
 	Ls      lsCmd      `cmd:"" help:"List names and blocks." group:"blocks"`
+	Cas     casCmd     `cmd:"" help:"Change a name that has a certain version." group:"blocks"`
+	Watch   watchCmd   `cmd:"" help:"Follow the changes of a name." group:"blocks"`
+	Clear   clearCmd   `cmd:"" help:"Delete all names of a namespace." group:"blocks"`
+	Barrier barrierCmd `cmd:"" help:"Wait until all names that were written are durable." group:"blocks"`
 	Explain explainCmd `cmd:"" help:"Say where a block is, or why a request is routed where it is." group:"look"`
 	Route   routeCmd   `cmd:"" help:"Ask for the best node for a request." group:"look"`
 	Status  statusCmd  `cmd:"" aliases:"stat" help:"Show the cluster." group:"look"`
+	Log     logCmd     `cmd:"" help:"Show the changes of a name in the coherence log." group:"look"`
+	Decode  decodeCmd  `cmd:"" help:"Show a message of the coherence log as JSON." group:"look"`
 	Health  healthCmd  `cmd:"" help:"Exit with 0 if a server answers." group:"look"`
 	Replay  replayCmd  `cmd:"" help:"Replay a trace against a running cluster." group:"measure"`
 	Bench   benchCmd   `cmd:"" help:"Measure reads and writes of blocks." group:"measure"`
@@ -49,7 +55,8 @@ with _ for -, and in the YAML file that --config names. Flags win over the
 environment, the environment over the file.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 not found,
-4 unavailable (nothing answers, or not now), 5 conflict, 6 wrong bytes were read.`
+4 unavailable (nothing answers, or not now), 5 conflict, 6 wrong bytes were read,
+7 outcome unknown (a change may have been made, or may be made yet).`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -85,7 +92,7 @@ func run(ctx context.Context, args []string) int {
 // complain shows an error, if there is one, and returns its exit code.
 func complain(err error) int {
 	if err != nil && !errors.Is(err, errSilent) {
-		fmt.Fprintln(os.Stderr, "cairn:", strings.TrimPrefix(err.Error(), "cairn: "))
+		fmt.Fprintln(os.Stderr, "cairn:", strings.TrimPrefix(err.Error(), "cairn: ")+advice(err))
 	}
 	return exitCode(err)
 }

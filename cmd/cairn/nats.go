@@ -71,13 +71,17 @@ func (s natsServer) start(a *app, dir string, auth natsClient) (*cluster.Server,
 	return server, err
 }
 
-// connect joins the NATS that the flags name, or starts one in dir. The server is
-// nil when it is not ours.
-func (c natsClient) connect(ctx context.Context, a *app, s natsServer, dir, name string) (*cluster.Conn, *cluster.Server, error) {
-	cfg := cluster.ConnConfig{
+func (c natsClient) config(a *app, name string) cluster.ConnConfig {
+	return cluster.ConnConfig{
 		URLs: c.NATS, Name: name, Replicas: c.Replicas, CredsFile: c.NATSCreds, User: c.NATSUser, Password: c.NATSPassword,
 		Token: c.NATSToken, CAFile: c.NATSCA, CertFile: c.NATSCert, KeyFile: c.NATSKey, Logger: a.log,
 	}
+}
+
+// connect joins the NATS that the flags name, or starts one in dir. The server is
+// nil when it is not ours.
+func (c natsClient) connect(ctx context.Context, a *app, s natsServer, dir, name string) (*cluster.Conn, *cluster.Server, error) {
+	cfg := c.config(a, name)
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, usageError{err}
 	}

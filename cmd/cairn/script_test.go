@@ -18,7 +18,7 @@ import (
 func TestScript(t *testing.T) {
 	t.Parallel()
 	shared := sync.OnceValue(func() [3]string {
-		s := startSystem(t, systemConfig{nodes: 2, flags: smallNode("--max-block", "64KiB", "--namespaces", "default,durable:write-through")})
+		s := startSystem(t, systemConfig{nodes: 2, flags: smallNode("--max-block", "64KiB", "--namespaces", "default,durable:write-through,scratch")})
 		r := s.router()
 		r.ready(patience)
 		r.awaitMembers(2)

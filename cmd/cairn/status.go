@@ -15,7 +15,6 @@ import (
 	"cairn/client"
 	"cairn/cluster"
 	"cairn/node"
-	"cairn/wire"
 )
 
 // routerTimeout bounds one question to a router.
@@ -151,109 +150,6 @@ func nodeStatus(ctx context.Context, addr string, timeout time.Duration) (st nod
 		return st, err
 	}
 	return st, json.Unmarshal(text, &st)
-}
-
-type explainCmd struct {
-	connection
-	What string `arg:"" help:"Key of a block (32 hexadecimal digits), a name, or a JSON file with a route request (@FILE)."`
-}
-
-func (c *explainCmd) Run(a *app) error {
-	if file, ok := strings.CutPrefix(c.What, "@"); ok {
-		return (&routeCmd{connection: c.connection, Request: file, Explain: true}).Run(a)
-	}
-	cl, err := c.open(a.ctx)
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	n, err := cl.Node(c.Nodes[0])
-	if err != nil {
-		return err
-	}
-	text, err := n.Explain(a.ctx, c.What)
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(json.RawMessage(text))
-	}
-	// The answer about a name has its namespace; that about a block has none.
-	var name node.NameStatus
-	if err := json.Unmarshal(text, &name); err != nil {
-		return err
-	}
-	if name.Namespace != "" {
-		return printName(a, name)
-	}
-	var b node.BlockStatus
-	if err := json.Unmarshal(text, &b); err != nil {
-		return err
-	}
-	return printBlock(a, b)
-}
-
-// printName says in words what a name is and where its bytes are.
-func printName(a *app, s node.NameStatus) error {
-	var out strings.Builder
-	fmt.Fprintf(&out, "name %s in namespace %s, version %s\n", s.Name, s.Namespace, wire.Version(s.Version))
-	if s.Absent {
-		out.WriteString("  absent     deleted, or not flushed yet by its owner\n")
-	} else {
-		fmt.Fprintf(&out, "  object     %s, %s\n", s.Object, bytesText(int64(s.Length)))
-	}
-	if len(s.Homes) > 0 {
-		fmt.Fprintf(&out, "  homes      %s\n", strings.Join(s.Homes, ", "))
-	}
-	if s.Owner != "" {
-		alive := "alive"
-		if !s.OwnerAlive {
-			alive = "not a member any more"
-		}
-		fmt.Fprintf(&out, "  owner      %s (%s), token %s\n", s.Owner, alive, wire.Version(s.Token))
-	}
-	if s.Dirty != 0 {
-		fmt.Fprintf(&out, "  unflushed  version %s on %s\n", wire.Version(s.Dirty), s.Node)
-	}
-	if s.Expires != 0 {
-		fmt.Fprintf(&out, "  ends       %s\n", time.UnixMilli(s.Expires).Format(time.RFC3339))
-	}
-	if len(s.Here) > 0 {
-		fmt.Fprintf(&out, "  on %-8s %v\n", s.Node, s.Here)
-	}
-	_, err := fmt.Fprint(a.out, out.String())
-	return err
-}
-
-// printBlock says where a block is in words.
-func printBlock(a *app, b node.BlockStatus) error {
-	var out strings.Builder
-	fmt.Fprintf(&out, "block %s", b.Key)
-	if b.Key.Named() {
-		out.WriteString(" (a version of a named block)\n")
-	} else {
-		fmt.Fprintf(&out, " (position %d of its sequence)\n", b.Key.Position())
-	}
-	if b.Parent != nil {
-		fmt.Fprintf(&out, "  follows    %s\n", b.Parent)
-	}
-	if len(b.Here) > 0 {
-		durable := "not yet durable"
-		if b.Durable {
-			durable = "durable"
-		}
-		fmt.Fprintf(&out, "  size       %s, checksum %016x\n  on %-8s %v, %s\n", bytesText(int64(b.Length)), b.Sum, b.Node, b.Here, durable)
-	} else {
-		fmt.Fprintf(&out, "  on %-8s nowhere\n", b.Node)
-	}
-	for _, p := range b.Peers {
-		fmt.Fprintf(&out, "  on %-8s %v, at %s\n", p.Node, p.Tiers, p.Addr)
-	}
-	if len(b.Here) == 0 && len(b.Peers) == 0 {
-		return fmt.Errorf("%w: %s: no node holds it", client.ErrNotFound, b.Key)
-	}
-	_, err := fmt.Fprint(a.out, out.String())
-	return err
 }
 
 type routeCmd struct {
