@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,7 @@ type coherence struct {
 	left    chan struct{} // closed when the node is no member any more
 	ended   chan struct{} // closed when the goroutine has ended
 	working sync.WaitGroup
+	slots   chan struct{}   // one per question or copy under way
 	ctx     context.Context // of the work beside the goroutine
 	cancel  context.CancelFunc
 
@@ -63,6 +65,7 @@ type coherence struct {
 	machine  *protocol.Machine
 	waiters  map[protocol.Op]*waiter
 	pinned   map[block.Key]struct{} // objects that the host tier keeps for this node's own versions
+	asking   map[block.Key]struct{} // names about which peers are being asked, or that are being copied
 	scanning atomic.Int32           // bits of a Scan that is under way
 	lastSave time.Time
 	saving   atomic.Bool
@@ -98,12 +101,13 @@ func newCoherence(n *Node, log CoherenceLog) (*coherence, error) {
 		n: n, log: cfg.Logger, ports: log, table: newNameTable(), spaces: map[string]protocol.Space{}, started: time.Now(),
 		base: cfg.Incarnation, wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		left: make(chan struct{}), ended: make(chan struct{}),
-		waiters: map[protocol.Op]*waiter{}, pinned: map[block.Key]struct{}{}, lastSave: time.Now(),
+		waiters: map[protocol.Op]*waiter{}, pinned: map[block.Key]struct{}{},
+		asking: map[block.Key]struct{}{}, slots: make(chan struct{}, besideAtOnce), lastSave: time.Now(),
 		cfg: protocol.Config{
 			Node: cfg.ID, Incarnation: cfg.Incarnation, Durable: n.home == block.Disk,
 			Lease: cfg.Lease, Renew: cfg.Renew, FlushAfter: cfg.FlushAfter, IdleAfter: cfg.IdleAfter,
 			RecallEvery: cfg.RecallEvery, RevokeAfter: cfg.RevokeAfter, RehomeAfter: cfg.RehomeAfter,
-			Records: recordsFor(cfg),
+			Records: recordsFor(cfg), Flushes: flushesAtOnce,
 		},
 	}
 	for _, ns := range cfg.Namespaces {
@@ -119,6 +123,14 @@ func newCoherence(n *Node, log CoherenceLog) (*coherence, error) {
 	}
 	return c, nil
 }
+
+const (
+	// flushesAtOnce is how many names are being flushed at once: enough to fill the
+	// batches in which they travel.
+	flushesAtOnce = 2 * stageLanes * stageBatch
+	// besideAtOnce is how many questions and copies to peers are under way at once.
+	besideAtOnce = 64
+)
 
 // recordsFor is how many records a message may have, so that it stays below maxMessage.
 func recordsFor(cfg Config) int {
@@ -207,13 +219,18 @@ func (c *coherence) run() {
 		batch = c.take(batch)
 		for i := range batch {
 			c.handle(&batch[i])
+			if i%mostGathered == mostGathered-1 {
+				c.send()
+			}
 		}
+		c.send()
 		if now := time.Now(); now.Sub(ticked) >= every {
 			ticked = now
 			c.step(protocol.Tick{})
 			c.considerSnapshot(now)
 		}
 		if len(batch) > 0 {
+			runtime.Gosched() // who was answered may go on: what they want next shares a message
 			continue
 		}
 		select {
@@ -225,6 +242,10 @@ func (c *coherence) run() {
 		}
 	}
 }
+
+// mostGathered is how many events share a message at most, so that a node that has to
+// catch up goes on telling that it lives.
+const mostGathered = 1024
 
 // tickEvery is often enough for everything that the machine does by time.
 func (c *coherence) tickEvery() time.Duration {
@@ -240,7 +261,7 @@ func (c *coherence) handle(t *task) {
 	if t.w != nil {
 		c.waiters[t.w.op] = t.w
 	}
-	c.step(t.event)
+	c.carryOutAll(c.machine.Gather(c.now(), t.event))
 	switch e := t.event.(type) {
 	case protocol.Delivered:
 		c.delivered(e.Sequence, e.Message)
@@ -252,8 +273,13 @@ func (c *coherence) handle(t *task) {
 }
 
 // step gives the machine one event and carries out what it asks for.
-func (c *coherence) step(e protocol.Event) {
-	for _, effect := range c.machine.Step(c.now(), e) {
+func (c *coherence) step(e protocol.Event) { c.carryOutAll(c.machine.Step(c.now(), e)) }
+
+// send publishes what the events since the last time have for the log.
+func (c *coherence) send() { c.carryOutAll(c.machine.Send(c.now())) }
+
+func (c *coherence) carryOutAll(effects []protocol.Effect) {
+	for _, effect := range effects {
 		c.carryOut(effect)
 	}
 }

@@ -24,7 +24,7 @@ const (
 
 // inquire asks every node that may be a home for the newest write that was staged
 // under a token of a dead owner.
-func (c *coherence) inquire(ctx context.Context, e protocol.Inquire) {
+func (c *coherence) inquire(ctx context.Context, e protocol.Inquire) protocol.Event {
 	p, _ := c.table.Load(e.Key)
 	found := protocol.Found{Key: e.Key, Token: e.Token}
 	see := func(w stagedWrite, ok bool) {
@@ -56,7 +56,7 @@ func (c *coherence) inquire(ctx context.Context, e protocol.Inquire) {
 	}
 	// Every acknowledged write is on as many nodes as the ownership asks for.
 	found.Complete = silent < int(p.Copies)
-	c.event(found)
+	return found
 }
 
 // askStaged asks one node, several times if it does not answer.
@@ -134,7 +134,7 @@ func parseKeyToken(args [][]byte) (key block.Key, token ledger.Version, err erro
 }
 
 // replicate copies an object of which this node is a home to further homes.
-func (c *coherence) replicate(ctx context.Context, e protocol.Replicate) {
+func (c *coherence) replicate(ctx context.Context, e protocol.Replicate) protocol.Event {
 	m, _ := c.member(uint16(c.number.Load()))
 	stage := protocol.Stage{Key: e.Key, Incarnation: m.Incarnation, Value: e.Value, Homes: e.To}
 	stage.Value.Homes = e.Homes
@@ -144,10 +144,12 @@ func (c *coherence) replicate(ctx context.Context, e protocol.Replicate) {
 	case err := <-done:
 		if err == nil {
 			c.counters.rehomed.Add(1)
-			c.event(protocol.Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes})
+			return protocol.Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes}
 		}
+		c.log.Debug("an object could not be copied to another home", "object", e.Value.Object, "err", err)
 	case <-ctx.Done():
 	}
+	return nil
 }
 
 // owned is what an owner says about a block.
@@ -291,6 +293,8 @@ func (s *session) cairnOwned(ctx context.Context, w *resp.Writer, args [][]byte)
 		return
 	}
 	c := s.n.coherence
+	ctx, cancel := context.WithTimeout(ctx, s.n.cfg.NameWait)
+	defer cancel()
 	for range rereads {
 		answer, err := c.ask(ctx, func(op protocol.Op) protocol.Event {
 			return protocol.Read{Op: op, Key: key, Level: protocol.AsOwner, Token: token}

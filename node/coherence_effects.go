@@ -55,11 +55,11 @@ func (c *coherence) carryOut(effect protocol.Effect) {
 		c.homed.decided(e.Object)
 		c.discard(e.Object)
 	case protocol.Inquire:
-		c.beside(func(ctx context.Context) { c.inquire(ctx, e) })
+		c.about(e.Key, func(ctx context.Context) protocol.Event { return c.inquire(ctx, e) })
 	case protocol.Scan:
 		c.scan(e)
 	case protocol.Replicate:
-		c.beside(func(ctx context.Context) { c.replicate(ctx, e) })
+		c.about(e.Key, func(ctx context.Context) protocol.Event { return c.replicate(ctx, e) })
 	case protocol.Declared:
 		c.declared(e.Pointer)
 	case protocol.Cleared:
@@ -83,6 +83,30 @@ func (c *coherence) carryOut(effect protocol.Effect) {
 // beside runs work that waits for the network or a disk.
 func (c *coherence) beside(f func(context.Context)) {
 	c.working.Go(func() { f(c.ctx) })
+}
+
+// about does something for one name that waits for peers, and gives the machine the event
+// in which it ends, if any. Asked again meanwhile, it does nothing.
+func (c *coherence) about(key block.Key, f func(context.Context) protocol.Event) {
+	if _, busy := c.asking[key]; busy {
+		return
+	}
+	c.asking[key] = struct{}{}
+	c.beside(func(ctx context.Context) {
+		var end protocol.Event
+		select {
+		case c.slots <- struct{}{}:
+			end = f(ctx)
+			<-c.slots
+		case <-ctx.Done():
+		}
+		c.submit(task{do: func() {
+			delete(c.asking, key)
+			if end != nil {
+				c.step(end)
+			}
+		}})
+	})
 }
 
 // moved follows a pointer to its new version: what the old one named is not needed any
@@ -316,6 +340,13 @@ func (d *dropper) drop(object block.Key) {
 		default:
 		}
 	}
+}
+
+// pending are the labels that wait to be dropped.
+func (d *dropper) pending() []block.Key {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.labels
 }
 
 func (d *dropper) run(ctx context.Context) {

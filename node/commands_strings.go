@@ -435,13 +435,10 @@ func (s *session) remove(ctx context.Context, t target) (bool, error) {
 }
 
 // deleteName deletes a name, and lends what it had if that is wanted; ErrCondition when
-// it is absent. One that is seen to be absent, as a read would, costs no write.
+// it is absent: at its place in the log, because what this node knows may be older than
+// a write that somebody has been told of.
 func (s *session) deleteName(ctx context.Context, name []byte, old bool) (NameChange, error) {
 	key, c := block.NamedKey(s.namespace.Name, name, 0), s.n.coherence
-	if state, ok := c.glance(key, c.spaces[s.namespace.Name], s.reads()); ok && !alive(state.Value) {
-		s.saw(state.Sequence)
-		return NameChange{}, ErrCondition
-	}
 	ch, err := s.n.DeleteName(ctx, s.namespace.Name, name, NameOptions{Old: old, Policy: c.deletePolicy(key, s.namespace.Policy)})
 	s.saw(ch.Sequence)
 	return ch, err
