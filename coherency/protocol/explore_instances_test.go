@@ -27,7 +27,10 @@ func may(b map[int]uint8) (list [budgets]uint8) {
 
 // instances are small clusters, each about one part of the protocol. Those of
 // which all states are too many are bounded by time.
-func instances() []*instance {
+func instances() []*instance { return append(accesses(), rest()...) }
+
+// accesses are about reads and writes.
+func accesses() []*instance {
 	return []*instance{
 		{name: "through and through", clients: [][]action{
 			{on(1, put, through), on(1, get, 0), on(2, put, through)},
@@ -71,6 +74,12 @@ func instances() []*instance {
 		{name: "copies, crash of a holder", count: 3, homeAt: 2, space: Space{Copies: 2}, flights: 1, fine: true, clients: [][]action{
 			{on(1, put, back), on(1, put, back)},
 			{on(3, get, 0)}}, budget: may(map[int]uint8{crashes: 1, refusals: 1}), crash: []int{1}},
+	}
+}
+
+// rest are about barriers, clears, staged objects, homes and leaving.
+func rest() []*instance {
+	return []*instance{
 		{name: "barrier, dirty owner and a crash", clients: [][]action{
 			{on(1, put, back), on(1, put, back)},
 			{on(2, barrier, 0), on(2, get, 0)}}, budget: may(map[int]uint8{crashes: 1, advances: 2}), crash: []int{0}},

@@ -370,38 +370,3 @@ func (u *universe) inquire(k int) {
 	f.Complete = silent < int(p.Copies)
 	u.step(q.node, f)
 }
-
-// crash ends a process. What it has published may still enter the log, or never.
-func (u *universe) crash(i int) {
-	s := u.site(i)
-	for _, p := range s.outbox {
-		if len(p.msg.Records) > 0 { // without records one more changes little
-			u.ghosts = append(u.ghosts, p)
-		}
-	}
-	*s = site{generation: s.generation + 1, disk: s.disk, homed: s.homed}
-	u.ticks &^= 1 << i
-	u.calls = slices.DeleteFunc(u.calls, func(c question) bool { return c.from == i })
-	u.inquiries = slices.DeleteFunc(slices.Clone(u.inquiries), func(q inquiry) bool { return q.node == i })
-	for k, program := range u.in.clients {
-		c := &u.clients[k]
-		if !c.busy || program[c.at].node != i {
-			continue
-		}
-		number := k*4 + c.at
-		open := func(*config) bool { return true }
-		switch a := program[c.at]; a.do {
-		case get, getSession:
-			u.end(a.block, number, false, false, open)
-		case barrier:
-		case wipe:
-			for b := range u.in.keys {
-				u.end(b, number, false, true, open)
-			}
-		default:
-			u.end(a.block, number, false, true, open)
-		}
-		c.busy = false
-		c.at++
-	}
-}
