@@ -14,8 +14,9 @@
 // A named block is a pointer that can be changed, to bytes that cannot. Its changes
 // and its [Strict] reads are linearizable: they behave as if one machine did them, one
 // after the other. Weaker reads are cheaper, and say how old they may be: [Session],
-// [Bounded], [Local]. To change a block by what it was, use [Client.Update], or
-// [Client.CompareAndSet] with the version that was read. [Client.Watch] tells of changes.
+// which is the default, [Bounded], [Local]. To change a block by what it was, use
+// [Client.Update], or [Client.CompareAndSet] with the version that was read.
+// [Client.Watch] tells of changes.
 //
 // A change ends in one of three ways, and errors.Is tells which: it was made (nil); it
 // was not made, and never will be by this call (all other errors); or nobody can tell

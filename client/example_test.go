@@ -115,7 +115,7 @@ func ExampleClient_Update() {
 			log.Fatal(err)
 		}
 	}
-	v, err := c.GetName(ctx, "tasks", nil, client.Session())
+	v, err := c.GetName(ctx, "tasks", nil, client.Strict())
 	fmt.Printf("%s %v\n", v.Value, err)
 
 	err = c.PutName(ctx, "tasks", nil, client.ExpectVersion(v.Version-1))

@@ -92,8 +92,8 @@ func answered(err error) bool {
 	return errors.As(err, &reply) || errors.Is(err, resp.ErrNil)
 }
 
-// GetName reads a named block into dst, which grows if it is too short. Without an
-// option the read is Strict.
+// GetName reads a named block into dst, which grows if it is too short. See GetOption
+// for how fresh it is.
 func (n *Node) GetName(ctx context.Context, name string, dst []byte, opts ...GetOption) (Versioned, error) {
 	return n.getName(ctx, "", name, dst, opts)
 }
@@ -104,11 +104,26 @@ func (n *Node) getName(ctx context.Context, ns, name string, dst []byte, opts []
 		f(&o)
 	}
 	blind := n.c.session.blind.Load()
-	if o.level == bySession && blind {
+	if blind && (o.level == bySession || o.level == byNamespace) {
 		o.level = strict
 	}
+	session := int64(n.c.session.sequence.Load())
+	tell := o.level == byNamespace && session > 0 // by itself, for want of a word that it could go with
 	err = n.chain(ctx, "get", func(conn *resp.Conn) error {
-		return n.tracked(conn, ns, func() { n.askName(conn, name, o) }, func() error {
+		return n.tracked(conn, ns, func() {
+			if tell {
+				conn.AppendHeader(2)
+				conn.AppendString("CAIRN.SESSION")
+				conn.AppendInt(session)
+			}
+			askName(conn, name, o, session)
+		}, func() error {
+			if tell {
+				if _, err := conn.ReadInt(); err != nil {
+					_, _ = conn.ReadReply() // refused as well
+					return err
+				}
+			}
 			v, err = readName(conn, dst)
 			return err
 		})
@@ -126,24 +141,31 @@ func (n *Node) getName(ctx context.Context, ns, name string, dst []byte, opts []
 }
 
 // askName queues a CAIRN.GET.
-func (n *Node) askName(conn *resp.Conn, name string, o getOptions) {
-	word, number := "STRICT", int64(-1)
+func askName(conn *resp.Conn, name string, o getOptions, session int64) {
+	word, number := "", int64(-1)
 	switch o.level {
+	case strict:
+		word = "STRICT"
 	case bySession:
-		word, number = "SESSION", int64(n.c.session.sequence.Load())
+		word, number = "SESSION", session
 	case bounded:
 		word, number = "BOUNDED", milliseconds(o.bound)
 	case local:
 		word = "LOCAL"
 	}
-	if number < 0 {
-		conn.AppendHeader(3)
-	} else {
-		conn.AppendHeader(4)
+	words := 2
+	if word != "" {
+		words++
 	}
+	if number >= 0 {
+		words++
+	}
+	conn.AppendHeader(words)
 	conn.AppendString("CAIRN.GET")
 	conn.AppendString(name)
-	conn.AppendString(word)
+	if word != "" {
+		conn.AppendString(word)
+	}
 	if number >= 0 {
 		conn.AppendInt(number)
 	}

@@ -129,7 +129,7 @@ func TestReadLevels(t *testing.T) {
 		opts []client.GetOption
 		want []string
 	}{
-		{nil, []string{"STRICT"}},
+		{nil, nil},
 		{[]client.GetOption{client.Strict()}, []string{"STRICT"}},
 		{[]client.GetOption{client.Session()}, []string{"SESSION", "1"}},
 		{[]client.GetOption{client.Bounded(50 * time.Millisecond)}, []string{"BOUNDED", "50"}},
@@ -264,7 +264,7 @@ func TestNodeThatIsGoneIsNoUnknownOutcome(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.stop()
-	defer a.serve("tcp", a.addr) //nolint:errcheck // for the test's end
+	defer a.serve("tcp", a.addr) // for the tests' end
 	if err := c.PutName(t.Context(), "k", []byte("w")); err != nil || b.count("SET") != 1 {
 		t.Errorf("%v, sent to the other node %d times", err, b.count("SET"))
 	}
@@ -304,6 +304,15 @@ func TestSessionFollowsTheClient(t *testing.T) {
 	}
 	if n := a.count("CAIRN.SESSION"); n != 2 {
 		t.Errorf("asked for the session %d times, want once for each call", n)
+	}
+	if _, err := bt.GetName(t.Context(), "k", nil); err != nil { // as the namespace is configured
+		t.Error(err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if calls := b.calls[len(b.calls)-3:]; !slices.EqualFunc(calls, []string{"CAIRN.SESSION 40", "CAIRN.GET k", "CAIRN.SESSION"},
+		func(call []string, want string) bool { return strings.Join(call, " ") == want }) {
+		t.Errorf("sent %q", calls)
 	}
 }
 

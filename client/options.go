@@ -76,7 +76,8 @@ func (o *putOptions) named(name string) error {
 
 var errConditions = errors.New("more than one of IfAbsent, IfPresent and ExpectVersion")
 
-// GetOption says how fresh a read of a named block must be.
+// GetOption says how fresh a read of a named block must be. Without one, it is as the
+// namespace is configured at the node, Session if nothing is said there.
 type GetOption func(*getOptions)
 
 type getOptions struct {
@@ -87,14 +88,15 @@ type getOptions struct {
 type consistency uint8
 
 const (
-	strict consistency = iota
+	byNamespace consistency = iota
+	strict
 	bySession
 	bounded
 	local
 )
 
 // Strict reads give nothing older than any change that was acknowledged, to
-// whomever, before the read began. It is the default, and needs the coherence log.
+// whomever, before the read began. They need the coherence log.
 func Strict() GetOption { return func(o *getOptions) { o.level = strict } }
 
 // Session reads give nothing older than what this Client has read or written,

@@ -50,7 +50,7 @@ func (c *Client) Update(ctx context.Context, ns, name string, change func(old []
 func (c *Client) update(ctx context.Context, ns, name string, change func([]byte) ([]byte, error), o putOptions) (failed, err error) {
 	var old Versioned
 	failed = c.named(ctx, func(n *Node) (err error) {
-		old, err = n.getName(ctx, ns, name, nil, nil)
+		old, err = n.getName(ctx, ns, name, nil, []GetOption{Strict()})
 		return err
 	})
 	if errors.Is(failed, ErrNotFound) {

@@ -109,7 +109,7 @@ func TestWatchGoesOn(t *testing.T) {
 		t.Errorf("%+v", ev)
 	}
 	a.stop()
-	defer a.serve("tcp", a.addr) //nolint:errcheck // for the test's end
+	defer a.serve("tcp", a.addr) // for the tests' end
 	v2 := a.log.set("default\x00k", nil, true)
 	if ev := w.next(); ev.Version != v2 || b.count("CAIRN.WATCH") == 0 {
 		t.Errorf("%+v", ev)

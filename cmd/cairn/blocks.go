@@ -51,6 +51,9 @@ func (c *getCmd) Run(a *app) error {
 		cl.Resume(c.Consistency.session)
 		v, err = cl.GetName(a.ctx, c.Name, nil, c.Consistency.option)
 	}
+	if !sealed && c.Consistency.text == "strict" && errors.Is(err, client.ErrUnavailable) {
+		return fmt.Errorf("%w; --consistency local gives what the node knows, however old it is", err)
+	}
 	if err != nil {
 		return err
 	}
