@@ -69,7 +69,7 @@ func (c *explainCmd) block(a *app) error {
 		return err
 	}
 	if a.json {
-		return a.printJSON(json.RawMessage(text))
+		return a.printJSON(text)
 	}
 	var b node.BlockStatus
 	if err := json.Unmarshal(text, &b); err != nil {
