@@ -190,10 +190,35 @@ func New(cfg Config, led *ledger.Ledger, now time.Duration) (*Machine, error) {
 // Step handles one event at the time now, which never goes back, and returns what
 // has to be done. The slice is the machine's, until the next Step.
 func (m *Machine) Step(now time.Duration, ev Event) []Effect {
+	m.begin(now)
+	m.handle(ev)
+	m.publish()
+	return m.effects
+}
+
+// Gather is Step for one of many events that are there at once: what it has for the
+// log waits for Send, or the next Step, so that all of them share messages.
+func (m *Machine) Gather(now time.Duration, ev Event) []Effect {
+	m.begin(now)
+	m.handle(ev)
+	return m.effects
+}
+
+// Send ends what Gather has begun. Its slice is as that of Step.
+func (m *Machine) Send(now time.Duration) []Effect {
+	m.begin(now)
+	m.publish()
+	return m.effects
+}
+
+func (m *Machine) begin(now time.Duration) {
 	clear(m.effects)
 	m.effects = m.effects[:0]
 	m.now = max(m.now, now)
 	m.lapse()
+}
+
+func (m *Machine) handle(ev Event) {
 	switch e := ev.(type) {
 	case Tick:
 		m.tick()
@@ -230,8 +255,6 @@ func (m *Machine) Step(now time.Duration, ev Event) []Effect {
 	case Stop:
 		m.stop(e.Err)
 	}
-	m.publish()
-	return m.effects
 }
 
 func (m *Machine) do(e Effect) { m.effects = append(m.effects, e) }

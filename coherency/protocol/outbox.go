@@ -34,7 +34,7 @@ func (m *Machine) publish() {
 	if m.phase != serving {
 		return // what waits goes out after the Join
 	}
-	for len(m.flights) < m.cfg.Flights && (len(m.out) > 0 || len(m.readers) > 0 || m.owes) {
+	for len(m.flights) < m.cfg.Flights && m.worthwhile() {
 		n := min(len(m.out), m.cfg.Records)
 		m.send(m.out[:n:n])
 		m.out = m.out[n:]
@@ -42,6 +42,34 @@ func (m *Machine) publish() {
 			m.out = nil
 		}
 	}
+}
+
+const (
+	// gatherFrom is how much a message on its way must carry so that little waits for it.
+	gatherFrom = 8
+	// gatherFor is how long a message may be on its way for others to wait for it.
+	gatherFor = 10 * time.Millisecond
+)
+
+// worthwhile tells whether what waits is worth a message now. While larger ones are
+// on their way it is not, if it is less than half of them: their return makes many
+// clients go on, and with what those bring it makes one message instead of
+// several. Each costs the log about as much as a hundred records.
+func (m *Machine) worthwhile() bool {
+	waiting := len(m.out) + len(m.readers)
+	switch {
+	case m.owes:
+		return true
+	case waiting == 0:
+		return false
+	case len(m.flights) == 0, waiting >= m.cfg.Records, m.now-m.flights[0].sent > gatherFor:
+		return true
+	}
+	largest := 0
+	for i := range m.flights {
+		largest = max(largest, len(m.flights[i].entries)+len(m.flights[i].readers))
+	}
+	return largest < gatherFrom || 2*waiting >= largest
 }
 
 func (m *Machine) send(entries []entry) {
