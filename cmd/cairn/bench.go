@@ -18,8 +18,14 @@ import (
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// benchCmd measures a running node's data plane from this process.
+// benchCmd measures; what, its subcommand says.
 type benchCmd struct {
+	Blocks    benchBlocksCmd    `cmd:"" default:"withargs" help:"Measure reads and writes of blocks at a running node."`
+	Coherence benchCoherenceCmd `cmd:"" help:"Measure linearizable names in a cluster of its own, against bare JetStream."`
+}
+
+// benchBlocksCmd measures a running node's data plane from this process.
+type benchBlocksCmd struct {
 	connection
 	Size     []size        `help:"Sizes of blocks." default:"64KiB,512KiB,2MiB"`
 	Clients  []int         `help:"Numbers of clients at once." default:"1,8"`
@@ -41,7 +47,7 @@ type benchResult struct {
 	P99     float64 `json:"p99_us"`
 }
 
-func (c *benchCmd) Run(a *app) error {
+func (c *benchBlocksCmd) Run(a *app) error {
 	if c.Rounds < 1 || c.Blocks < 1 || c.Batch < 1 || c.Duration <= 0 {
 		return usage("--rounds, --blocks, --batch and --duration must be positive")
 	}
@@ -106,7 +112,7 @@ func newHistogram() *hdr.Histogram { return hdr.New(1, time.Minute.Microseconds(
 
 // benchCase is one operation at one size with a number of clients.
 type benchCase struct {
-	c       *benchCmd
+	c       *benchBlocksCmd
 	n       *client.Node
 	op      string
 	size    int

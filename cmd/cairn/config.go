@@ -54,7 +54,7 @@ func (f *configFile) Validate(app *kong.Application) error {
 		below, isMap := value.(map[string]any)
 		switch {
 		case command != nil && isMap:
-			known := slices.Concat(global, flagNames(command))
+			known := slices.Concat(global, anyFlag(command, flagNames(command)))
 			for key := range below {
 				if !slices.Contains(known, key) {
 					errs = append(errs, unknownKey(f.path, command.Name+"."+key, key, known))
@@ -98,10 +98,11 @@ func (f *configFile) Resolve(_ *kong.Context, parent *kong.Path, flag *kong.Flag
 		return nil, nil
 	}
 	value, ok := f.values[flag.Name]
-	if node := parent.Node(); node != nil {
+	for node := parent.Node(); node != nil; node = node.Parent { // a command, or the one that it is part of
 		if below, isMap := f.values[node.Name].(map[string]any); isMap {
 			if v, there := below[flag.Name]; there {
 				value, ok = v, true
+				break
 			}
 		}
 	}
@@ -150,7 +151,7 @@ func commandNamed(n *kong.Node, name string) *kong.Node {
 
 func anyFlag(n *kong.Node, names []string) []string {
 	for _, c := range n.Children {
-		names = append(names, flagNames(c)...)
+		names = anyFlag(c, append(names, flagNames(c)...))
 	}
 	return names
 }
