@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -71,26 +70,6 @@ type coherence struct {
 	saving   atomic.Bool
 	savedAt  uint64 // sequence of the last snapshot
 }
-
-// task is something for the goroutine to do: an event, whose answer goes to w if
-// that is not nil, or a function.
-type task struct {
-	event protocol.Event
-	w     *waiter
-	do    func()
-}
-
-// waiter is someone who waits for the end of an operation.
-type waiter struct {
-	op     protocol.Op
-	answer protocol.Effect
-	done   chan struct{} // gets one token
-}
-
-var waiters = sync.Pool{New: func() any { return &waiter{done: make(chan struct{}, 1)} }}
-
-// maxQueue is how many tasks may wait before the log's reader has to.
-const maxQueue = 1 << 16
 
 // ErrClosed: the node is being closed.
 var ErrClosed = errors.New("node closed")
@@ -166,46 +145,6 @@ func (c *coherence) restart(led *ledger.Ledger) error {
 // now is the machine's clock. It is monotonic, and does not stop while the machine
 // runs.
 func (c *coherence) now() time.Duration { return time.Since(c.started) }
-
-// submit gives the goroutine something to do, in order. It reports whether the
-// node still takes it.
-func (c *coherence) submit(t task) bool {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return false
-	}
-	c.queue = append(c.queue, t)
-	first := len(c.queue) == 1
-	c.mu.Unlock()
-	if first {
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
-	}
-	return true
-}
-
-// event submits an event that nobody waits for.
-func (c *coherence) event(e protocol.Event) { c.submit(task{event: e}) }
-
-// take returns what has been submitted since the last take. used is given back for
-// the next one.
-func (c *coherence) take(used []task) []task {
-	clear(used)
-	c.mu.Lock()
-	batch := c.queue
-	c.queue = used[:0]
-	c.mu.Unlock()
-	if len(batch) >= maxQueue {
-		select {
-		case c.room <- struct{}{}:
-		default:
-		}
-	}
-	return batch
-}
 
 // run is the goroutine. It ends when the node is closed.
 func (c *coherence) run() {
@@ -320,71 +259,6 @@ func (c *coherence) member(number uint16) (ledger.Member, bool) {
 	return list[number-1], true
 }
 
-// ask submits an event that ends with an answer, and waits for it. make is given
-// the operation's number. When ctx ends first the outcome is open.
-func (c *coherence) ask(ctx context.Context, make func(protocol.Op) protocol.Event) (protocol.Effect, error) {
-	w, err := c.begin(make)
-	if err != nil {
-		return nil, err
-	}
-	return c.await(ctx, w)
-}
-
-// age is how old what this node knows of the log may be at most.
-func (c *coherence) age() time.Duration { return c.now() - time.Duration(c.fresh.Load()) }
-
-// begin submits an event whose answer await returns.
-func (c *coherence) begin(make func(protocol.Op) protocol.Event) (*waiter, error) {
-	w := waiters.Get().(*waiter)
-	w.op = protocol.Op(c.ops.Add(1))
-	if !c.submit(task{event: make(w.op), w: w}) {
-		waiters.Put(w)
-		return nil, ErrClosed
-	}
-	return w, nil
-}
-
-func (c *coherence) await(ctx context.Context, w *waiter) (protocol.Effect, error) {
-	select {
-	case <-w.done:
-		answer := w.answer
-		w.answer = nil
-		waiters.Put(w)
-		if answer == nil {
-			return nil, ErrClosed
-		}
-		return answer, nil
-	case <-ctx.Done():
-		c.event(protocol.Cancel{Op: w.op}) // who is late must not be woken: w is not used again
-		return nil, fmt.Errorf("%w: %w", protocol.ErrUnavailable, ctx.Err())
-	}
-}
-
-// answer wakes who waits for an operation.
-func (c *coherence) answer(op protocol.Op, e protocol.Effect) {
-	w, ok := c.waiters[op]
-	if !ok {
-		return
-	}
-	delete(c.waiters, op)
-	w.answer = e
-	w.done <- struct{}{}
-}
-
-// call runs f in the goroutine and waits for its end. It reports whether it ran.
-func (c *coherence) call(f func(*protocol.Machine)) bool {
-	done := make(chan struct{})
-	if !c.submit(task{do: func() { defer close(done); f(c.machine) }}) {
-		return false
-	}
-	select {
-	case <-done:
-		return true
-	case <-c.ended:
-		return false
-	}
-}
-
 // finish answers everyone who still waits.
 func (c *coherence) finish() {
 	c.mu.Lock()
@@ -430,48 +304,3 @@ func (c *coherence) stop() {
 	<-c.ended
 	c.working.Wait()
 }
-
-// logHandler is what the log calls.
-type logHandler struct{ c *coherence }
-
-// LogHandler takes in the coherence log. It is for the one goroutine that reads it.
-func (n *Node) LogHandler() LogHandler { return logHandler{n.coherence} }
-
-// Restore implements LogHandler.
-func (h logHandler) Restore(sequence uint64, r io.Reader) error { return h.c.restore(sequence, r) }
-
-// Message implements LogHandler. It waits only when the node is far behind.
-func (h logHandler) Message(sequence uint64, m *ledger.Message, sum uint64) {
-	c := h.c
-	for {
-		c.mu.Lock()
-		full := len(c.queue) >= maxQueue
-		c.mu.Unlock()
-		if !full {
-			break
-		}
-		select {
-		case <-c.room:
-		case <-c.ended:
-			return
-		}
-	}
-	c.event(protocol.Delivered{Sequence: sequence, Message: m, Sum: sum})
-}
-
-// Bad implements LogHandler.
-func (h logHandler) Bad(sequence, sum uint64) {
-	h.c.log.Warn("a message of the coherence log cannot be read", "sequence", sequence)
-	h.c.event(protocol.Skipped{Sequence: sequence, Sum: sum})
-}
-
-// CaughtUp implements LogHandler.
-func (h logHandler) CaughtUp() {
-	h.c.submit(task{do: func() {
-		h.c.homed.announce()
-		h.c.step(protocol.CaughtUp{})
-	}})
-}
-
-// Regressed implements LogHandler.
-func (h logHandler) Regressed(err error) { h.c.event(protocol.Stop{Err: err}) }

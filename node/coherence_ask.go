@@ -27,9 +27,18 @@ const (
 func (c *coherence) inquire(ctx context.Context, e protocol.Inquire) protocol.Event {
 	p, _ := c.table.Load(e.Key)
 	found := protocol.Found{Key: e.Key, Token: e.Token}
-	see := func(w stagedWrite, ok bool) {
-		if ok && (!found.Any || w.Version > found.Version) {
-			found.Any, found.Version, found.Value = true, w.Version, w.Value
+	homes := 0
+	see := func(member uint16, w stagedWrite, ok bool) {
+		if !ok || found.Any && w.Version < found.Version {
+			return
+		}
+		if !found.Any || w.Version > found.Version {
+			found.Any, found.Version, found.Value, homes = true, w.Version, w.Value, 0
+			found.Value.Homes = ledger.Homes{}
+		}
+		if homes < ledger.MostHomes { // only who has said that it has the object
+			found.Value.Homes[homes] = member
+			homes++
 		}
 	}
 	members := *c.members.Load()
@@ -41,14 +50,18 @@ func (c *coherence) inquire(ctx context.Context, e protocol.Inquire) protocol.Ev
 	for _, m := range members {
 		switch {
 		case m.ID == c.cfg.Node:
-			see(c.homed.newest(e.Key, e.Token))
+			w, ok := c.homed.newest(e.Key, e.Token)
+			see(m.Number, w, ok)
+			if !ok && !c.homed.remembers(e.Token) {
+				silent++
+			}
 		case durable && !m.Durable && !m.Live:
 			// It was no home while others could be.
 		case !m.Live:
 			silent++
 		default:
 			w, ok, err := c.askStaged(ctx, m.ID, e.Key, e.Token)
-			see(w, ok)
+			see(m.Number, w, ok)
 			if err != nil {
 				silent++
 			}
@@ -70,6 +83,10 @@ func (c *coherence) askStaged(ctx context.Context, node string, key block.Key, t
 			cancel()
 			if err == nil {
 				return w, ok, nil
+			}
+			var answer resp.ServerError
+			if errors.As(err, &answer) { // it has lost what it may have had
+				return w, false, err
 			}
 		}
 		select {
@@ -109,7 +126,8 @@ func (d *dialer) staged(ctx context.Context, addr string, key block.Key, token l
 }
 
 // cairnStaged is CAIRN.STAGED key token, by which a node asks a home for the newest
-// write that was staged here under a token; null if there is none.
+// write that was staged here under a token; null if there is none, and an error if
+// there may have been one before this node lost its home tier.
 func (s *session) cairnStaged(_ context.Context, w *resp.Writer, args [][]byte) {
 	key, token, err := parseKeyToken(args)
 	if err != nil {
@@ -117,11 +135,14 @@ func (s *session) cairnStaged(_ context.Context, w *resp.Writer, args [][]byte) 
 		return
 	}
 	best, ok := s.n.coherence.homed.newest(key, token)
-	if !ok {
+	switch {
+	case ok:
+		w.Bulk(best.append(nil))
+	case s.n.coherence.homed.remembers(token):
 		w.Null()
-		return
+	default:
+		w.Error(wire.CodeUnavailable + " the home tier of this node is younger than that ownership")
 	}
-	w.Bulk(best.append(nil))
 }
 
 func parseKeyToken(args [][]byte) (key block.Key, token ledger.Version, err error) {

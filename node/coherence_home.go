@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 
@@ -25,6 +26,10 @@ type homed struct {
 	labels  map[block.Key]int           // how many objects of a label are undecided
 	held    map[block.Key]struct{}      // objects that a node without a disk keeps in memory
 	found   []block.Key                 // named objects that the disk had at the start
+	// born is the sequence of the log from which on the home tier has kept everything
+	// that was staged here.
+	born uint64
+	aged bool // born is known
 }
 
 type stagedHere struct {
@@ -46,10 +51,10 @@ func (h *homed) init() {
 	h.held = map[block.Key]struct{}{}
 }
 
-// store makes objects that lie in the host tier durable in the home tier, with one
-// flush for all, and lets the machine know them. The answer has an error, or
-// nil, for each.
-func (h *homed) store(ctx context.Context, author stageAuthor, items []stagedWrite) []error {
+// store makes objects durable in the home tier, with one flush for all, and lets the
+// machine know them. They lie in the host tier, or in asides, which may be nil. The
+// answer has an error, or nil, for each.
+func (h *homed) store(ctx context.Context, author stageAuthor, items []stagedWrite, asides [][]byte) []error {
 	errs := make([]error, len(items))
 	if len(items) == 0 {
 		return errs
@@ -59,7 +64,7 @@ func (h *homed) store(ctx context.Context, author stageAuthor, items []stagedWri
 	if n.home == block.Host {
 		h.hold(items, errs)
 	} else {
-		label = h.bring(ctx, author, items, errs)
+		label = h.bring(ctx, author, items, asides, errs)
 	}
 	h.mu.Lock()
 	for i, w := range items {
@@ -97,13 +102,17 @@ func (h *homed) hold(items []stagedWrite, errs []error) {
 }
 
 // bring copies objects to the disk and leaves a label for them.
-func (h *homed) bring(ctx context.Context, author stageAuthor, items []stagedWrite, errs []error) (label block.Key) {
+func (h *homed) bring(ctx context.Context, author stageAuthor, items []stagedWrite, asides [][]byte, errs []error) (label block.Key) {
 	n := h.c.n
 	arrived := make([]arrival, len(items))
 	text := appendAuthor(nil, author)
 	some := false
 	for i, w := range items {
-		arrived[i], errs[i] = n.copyNamedHome(ctx, w.Value.Object)
+		if asides != nil && asides[i] != nil {
+			errs[i] = n.putAside(ctx, w.Value, asides[i])
+		} else {
+			arrived[i], errs[i] = n.copyNamedHome(ctx, w.Value.Object)
+		}
 		if errs[i] == nil {
 			text = w.append(text)
 			some = true
@@ -126,6 +135,8 @@ func (h *homed) bring(ctx context.Context, author stageAuthor, items []stagedWri
 			if arrived[i].copied {
 				n.abort(arrived[i])
 			}
+		case asides != nil && asides[i] != nil:
+			errs[i] = n.enterHome(items[i].Value)
 		case arrived[i].copied:
 			n.commitHome(arrived[i])
 			if e, ok := n.dir.get(items[i].Value.Object); !ok || !e.state.Durable() {
@@ -260,6 +271,43 @@ func (h *homed) undecided() int {
 	return len(h.objects)
 }
 
+// bornKey is the object that tells how old the home tier is.
+var bornKey = block.NamedKey("\x00cairn", []byte("born"), 1)
+
+// age finds out how old the home tier is: a new one, such as a disk that took the
+// place of a broken one, knows nothing of what was staged before the log's present end.
+func (h *homed) age() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.aged {
+		return
+	}
+	h.born, h.aged = h.c.machine.Ledger().Sequence(), true
+	if h.c.n.home == block.Host {
+		return // as old as the process
+	}
+	text := binary.BigEndian.AppendUint64(nil, h.born)
+	h.c.beside(func(ctx context.Context) {
+		n := h.c.n
+		evicted, err := n.stores[n.home].Put(ctx, block.Describe(bornKey, labelParent, text), text)
+		n.evicted(n.home, evicted)
+		if err == nil {
+			err = n.syncHome(ctx)
+		}
+		if err != nil { // then the next start finds a tier that is younger than it is
+			h.c.log.Warn("the age of the home tier could not be kept", "err", err)
+		}
+	})
+}
+
+// remembers tells whether this node would know of a write that was staged here under
+// the token.
+func (h *homed) remembers(token ledger.Version) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.aged && token.Place().Sequence() >= h.born
+}
+
 // removed forgets that a node without a disk holds an object.
 func (h *homed) removed(objects []block.Key) {
 	h.mu.Lock()
@@ -272,6 +320,13 @@ func (h *homed) removed(objects []block.Key) {
 // recover takes in what a home tier has kept from an earlier run. Labels are read;
 // other named objects are looked at when the log is known.
 func (h *homed) recover(ctx context.Context, d block.Descriptor, store tier.Store) {
+	if d.Key == bornKey {
+		var text [8]byte
+		if _, err := store.Get(ctx, d.Key, text[:]); err == nil && d.Length == 8 {
+			h.born, h.aged = binary.BigEndian.Uint64(text[:]), true
+		}
+		return
+	}
 	if !isLabel(d) {
 		h.found = append(h.found, d.Key)
 		return
@@ -296,6 +351,7 @@ func (h *homed) recover(ctx context.Context, d block.Descriptor, store tier.Stor
 // and nobody has staged is dropped.
 func (h *homed) announce() {
 	c := h.c
+	h.age()
 	var arrived []protocol.Arrived
 	h.mu.Lock()
 	for object, s := range h.objects {

@@ -139,7 +139,7 @@ func (s *stager) send(ctx context.Context, home string, batch []*staging) {
 	defer cancel()
 	author := stageAuthor{node: s.c.cfg.Node, incarnation: batch[0].Incarnation}
 	if home == s.c.cfg.Node {
-		errs = s.c.homed.store(ctx, author, items)
+		errs = s.c.homed.store(ctx, author, items, nil)
 	} else {
 		errs = s.c.stageAt(ctx, home, author, items)
 	}
@@ -297,48 +297,4 @@ func (d *dialer) stage(ctx context.Context, addr string, author stageAuthor, n i
 		answers[i] = v == 1
 	}
 	return answers, nil
-}
-
-// cairnStage is CAIRN.STAGE member incarnation {write object}…, by which a node
-// gives its objects to their homes. It answers, for each object, 1 when it is
-// durable here and 0 when it is not.
-func (s *session) cairnStage(ctx context.Context, w *resp.Writer, args [][]byte) {
-	if len(args[2]) != 8 || len(args)%2 != 1 {
-		wrongArity(w, args[0])
-		return
-	}
-	author := stageAuthor{node: string(args[1]), incarnation: binary.BigEndian.Uint64(args[2])}
-	n := (len(args) - 3) / 2
-	items := make([]stagedWrite, 0, n)
-	stored := make([]bool, n)
-	var at []int
-	for i := range n {
-		item, err := parseStaged(args[3+2*i])
-		if err != nil {
-			fail(w, err)
-			return
-		}
-		in, err := s.take(ctx, args, 4+2*i)
-		if err == nil {
-			err = in.receive(item.Value)
-		}
-		if err != nil {
-			s.n.log.Warn("an object could not be staged here", "from", author.node, "object", item.Value.Object, "err", err)
-			continue
-		}
-		items, at = append(items, item), append(at, i)
-	}
-	for j, err := range s.n.coherence.homed.store(ctx, author, items) {
-		stored[at[j]] = err == nil
-		s.n.host.Unpin(items[j].Value.Object)
-	}
-	s.n.room.notify()
-	w.Array(n)
-	for _, ok := range stored {
-		if ok {
-			w.Int(1)
-		} else {
-			w.Int(0)
-		}
-	}
 }

@@ -11,7 +11,21 @@
 //	offload.go                 dirty blocks go to their home tier in the background
 //	promote.go                 blocks in use go up to GPU memory
 //	directory.go               which tier holds which block: the one truth of a node
-//	names.go                   names that users give to blocks, ordered by the cluster's log
+//	names.go, names_*.go       named blocks: read, written, ended
+//	nametable.go, overlay.go   their pointers, as the log has them, and what only this node has
+//
+// Named blocks are kept coherent by package protocol, whose machine is run by one
+// goroutine (coherence.go). Events reach it by a queue (coherence_queue.go): from
+// the log (coherence_log.go), from clients, and from what it asked for before. What it
+// asks for is done in coherence_effects.go; the part that takes time, beside it:
+//
+//	coherence_stage.go         objects go to their homes, in batches
+//	coherence_home.go          this node is a home: what is staged here, also after a restart
+//	coherence_ask.go           questions to owners and homes
+//	coherence_snapshot.go      the state of the log, kept and restored
+//
+// A read looks at the overlay, then at the table. If that is enough for the
+// freshness it asks for, the goroutine is not involved.
 //
 // The directory announces its own changes: a copy that becomes valid, or stops
 // being so, is an event by construction, in the order in which it happened.

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -128,28 +129,61 @@ func BenchmarkReadName(b *testing.B) {
 	})
 }
 
+// loop is a log whose messages nobody reads.
+type loop struct{ port }
+
+func (loop) Publish(*ledger.Message) {}
+
 // Commits of another node, as they come from the log.
 func BenchmarkDeliver(b *testing.B) {
-	n := benchNode(b)
+	p := loop{port{newMemCluster(), "n1"}}
+	p.c.nodes["n1"] = &member{}
+	n, err := New(Config{ID: "n1"}, testTiers{host: 4 << 20}.open(b), Ports{Announcer: p, Peers: p, Coherence: p, Router: p})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer n.Close()
 	names := benchNames(100_000)
 	const records = 256
 	h := n.LogHandler()
-	sequence := n.Coherence().Applied + 1
-	h.Message(sequence, &ledger.Message{Node: "other", Incarnation: 1, Number: 1, Records: []ledger.Record{{Kind: ledger.Join}}}, 1)
+	h.Message(1, &ledger.Message{Node: "other", Incarnation: 1, Number: 1, Records: []ledger.Record{{Kind: ledger.Join}}}, 1)
 	number := uint64(1)
 	done := 0
 	for b.Loop() {
+		b.StopTimer()
 		m := &ledger.Message{Node: "other", Incarnation: 1, Number: number + 1, Records: make([]ledger.Record, records)}
 		for i := range m.Records {
 			name := names[(done+i)%len(names)]
 			m.Records[i] = ledger.Record{Kind: ledger.Commit, Key: block.NamedKey(space, name, 0), Namespace: space, Name: name,
-				Value: ledger.Value{Object: block.NamedKey(space, name, number), Length: 1, Homes: ledger.Homes{2}}}
+				Value: ledger.Value{Object: block.NamedKey(space, name, number), Length: 1, Homes: ledger.Homes{1}}}
 		}
+		b.StartTimer()
 		number++
-		sequence++
 		done += records
-		h.Message(sequence, m, number)
+		h.Message(number, m, number)
+		await(b, n, func() bool { return n.coherence.applied.Load() >= number })
 	}
-	await(b, n, func() bool { return n.coherence.applied.Load() >= sequence })
 	b.ReportMetric(float64(done)/b.Elapsed().Seconds(), "commits/s")
+}
+
+// What a name costs in memory: 200 bytes are allowed, with a name of 16.
+func TestMemoryOfANameTable(t *testing.T) {
+	const names = 200_000
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	table := newNameTable()
+	for i := range names {
+		name := fmt.Appendf(nil, "user:%011d", i)
+		table.Store(ledger.Pointer{Key: block.NamedKey(space, name, 0), Namespace: space, Name: name, Version: 1,
+			Value: ledger.Value{Object: block.NamedKey(space, name, 1)}})
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	each := float64(after.HeapAlloc-before.HeapAlloc) / names
+	t.Logf("%.0f bytes a name", each)
+	if each > 260 {
+		t.Errorf("a name costs %.0f bytes", each)
+	}
+	runtime.KeepAlive(table)
 }

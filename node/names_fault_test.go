@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -156,6 +157,37 @@ func TestBytesThatCannotBeReached(t *testing.T) {
 	wantName(t, nodes[1], name, "new bytes")
 }
 
+// A home takes what is staged there although its host tier has no slot left: else two
+// nodes could wait for each other for ever.
+func TestHomeWithoutASlot(t *testing.T) {
+	nodes := joinAll(t, newMemCluster(), 2, onDisk, nil)
+	name := nameAt(t, nodes[1], coherency.WriteThrough)
+	for _, size := range []int{100, testBlock} {
+		var held []*Incoming
+		for _, class := range []int{1 << 20, testBlock, 4 << 10} {
+			for {
+				in, err := nodes[1].tryReserve(t.Context(), class)
+				if err != nil {
+					break
+				}
+				held = append(held, in)
+			}
+		}
+		value := string(content(1, size))
+		if _, err := setName(t.Context(), nodes[0], name, value, NameOptions{Policy: coherency.WriteThrough}); err != nil {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if s, _ := nodes[1].ExplainName(space, []byte(name)); !slices.Equal(s.Here, []block.Tier{block.Disk}) {
+			t.Errorf("%d bytes are in %v, want the disk alone", size, s.Here)
+		}
+		for _, in := range held {
+			in.Abort()
+		}
+		wantName(t, nodes[1], name, value)
+	}
+	checkDirectory(t, nodes[1])
+}
+
 func TestTwoHomes(t *testing.T) {
 	c := newMemCluster()
 	nodes := joinAll(t, c, 3, onDisk, withSpace(Namespace{Homes: 2, Policy: coherency.WriteThrough}, func(c *Config) {
@@ -241,7 +273,7 @@ func TestRestartOfAHome(t *testing.T) {
 		}
 		w := stagedWrite{Key: block.NamedKey(space, []byte("other"), 0), Token: 1 << 40, Version: 1<<40 + 1,
 			Value: ledger.Value{Object: object, Length: 5, Sum: d.Sum}}
-		if errs := n.coherence.homed.store(t.Context(), author, []stagedWrite{w}); errs[0] != nil {
+		if errs := n.coherence.homed.store(t.Context(), author, []stagedWrite{w}, nil); errs[0] != nil {
 			t.Fatal(errs[0])
 		}
 		if !staged {

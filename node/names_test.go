@@ -427,7 +427,7 @@ func TestNamesUnderLoad(t *testing.T) {
 					policy := policiesOfNames[(name+version)%3]
 					_, err := setName(t.Context(), nodes[(name+version)%2], fmt.Sprint("k", name), value(name, version), NameOptions{Policy: policy})
 					if err != nil {
-						t.Errorf("name %d version %d: %v", name, version, err)
+						t.Errorf("name %d version %d: %s at %s: %v", name, version, policy, nodes[(name+version)%2].ID(), err)
 						continue
 					}
 					got := getName(t, nodes[(name+version+1)%2], fmt.Sprint("k", name))

@@ -8,6 +8,7 @@ import (
 
 	"cairn/block"
 	"cairn/coherency"
+	"cairn/coherency/ledger"
 	"cairn/tier"
 )
 
@@ -148,6 +149,47 @@ func (n *Node) copyNamedHome(ctx context.Context, key block.Key) (arrival, error
 		}
 	}
 	return a, err
+}
+
+// putAside writes a staged object, for which the host tier has no room, to the disk.
+func (n *Node) putAside(ctx context.Context, v ledger.Value, p []byte) error {
+	evicted, err := n.stores[n.home].Put(ctx, block.Descriptor{Key: v.Object, Length: v.Length, Sum: v.Sum}, p)
+	n.evicted(n.home, evicted)
+	if errors.Is(err, tier.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+// enterHome tells the directory of an object that putAside has written and a flush has
+// made durable.
+func (n *Node) enterHome(v ledger.Value) error {
+	d := block.Descriptor{Key: v.Object, Length: v.Length, Sum: v.Sum}
+	fresh, err := coherency.New(n.home, n.home)
+	if err != nil {
+		return err
+	}
+	n.dir.change(d.Key, func(e *entry, known bool) {
+		if _, held := n.stores[n.home].Stat(d.Key); !held {
+			err = errGone
+			return
+		}
+		if !known {
+			*e = newEntry(d, fresh)
+			return
+		}
+		if e.state.Home() != n.home {
+			e.state = homeTo(e.state, n.home)
+		}
+		if e.state.Durable() {
+			return
+		}
+		c, beginErr := e.state.Begin(n.home)
+		if err = beginErr; err == nil {
+			err = e.state.Commit(c)
+		}
+	})
+	return err
 }
 
 // errBusy: another flush of the block is under way; its end is not known yet.

@@ -8,7 +8,6 @@ import (
 
 	"cairn/block"
 	"cairn/coherency"
-	"cairn/coherency/ledger"
 	"cairn/tier"
 	"cairn/wire"
 )
@@ -16,17 +15,25 @@ import (
 // Incoming is a block that is being received: a slot of the host tier, invisible
 // until Commit. It is used by one goroutine and ends with Commit or Abort.
 type Incoming struct {
-	n *Node
-	r tier.Reservation
+	n   *Node
+	r   tier.Reservation
+	buf []byte // in place of r for an object that goes straight to the disk
 }
 
 // Bytes is where the block's bytes go.
-func (in *Incoming) Bytes() []byte { return in.r.Bytes() }
+func (in *Incoming) Bytes() []byte {
+	if in.r == nil {
+		return in.buf
+	}
+	return in.r.Bytes()
+}
 
 // Abort gives the slot back.
 func (in *Incoming) Abort() {
-	in.r.Abort()
-	in.n.room.notify()
+	if in.r != nil {
+		in.r.Abort()
+		in.n.room.notify()
+	}
 }
 
 // Reserve takes a slot for length bytes. When every slot is taken by blocks that
@@ -178,16 +185,6 @@ func (in *Incoming) keep(d block.Descriptor) error {
 	n.counters.puts.Add(1)
 	n.counters.putBytes.Add(int64(d.Length))
 	return nil
-}
-
-// receive is keep for bytes that must be those of a version.
-func (in *Incoming) receive(v ledger.Value) error {
-	d := block.Descriptor{Key: v.Object, Length: v.Length, Sum: v.Sum}
-	if !d.Matches(in.Bytes()) {
-		in.Abort()
-		return fmt.Errorf("%w: object %s", tier.ErrCorrupt, d.Key)
-	}
-	return in.keep(d)
 }
 
 // enter tells the directory of an object of a named block that the host tier holds.

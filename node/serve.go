@@ -25,6 +25,9 @@ type command struct {
 	// of the host tier; nil: never.
 	payload func(arg int) bool
 	do      func(s *session, ctx context.Context, w *resp.Writer, args [][]byte)
+	// staged: its payloads go to the home tier at once, so they must not wait for room
+	// in the host tier.
+	staged bool
 }
 
 func only(n int) func(int) bool { return func(arg int) bool { return arg == n } }
@@ -93,7 +96,11 @@ func (s *session) Payload(args [][]byte, arg, length int) ([]byte, error) {
 	if !ok || c.payload == nil || !c.payload(arg) {
 		return nil, nil
 	}
-	in, err := s.n.Reserve(context.Background(), length)
+	reserve := s.n.Reserve
+	if c.staged {
+		reserve = s.n.reserveStaged
+	}
+	in, err := reserve(context.Background(), length)
 	if err != nil {
 		return nil, wireError(err)
 	}

@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"cairn/coherency/protocol"
+)
+
+// task is something for the goroutine to do: an event, whose answer goes to w if
+// that is not nil, or a function.
+type task struct {
+	event protocol.Event
+	w     *waiter
+	do    func()
+}
+
+// waiter is someone who waits for the end of an operation.
+type waiter struct {
+	op     protocol.Op
+	answer protocol.Effect
+	done   chan struct{} // gets one token
+}
+
+var waiters = sync.Pool{New: func() any { return &waiter{done: make(chan struct{}, 1)} }}
+
+// maxQueue is how many tasks may wait before the log's reader has to.
+const maxQueue = 1 << 16
+
+// submit gives the goroutine something to do, in order. It reports whether the
+// node still takes it.
+func (c *coherence) submit(t task) bool {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return false
+	}
+	c.queue = append(c.queue, t)
+	first := len(c.queue) == 1
+	c.mu.Unlock()
+	if first {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+	return true
+}
+
+// event submits an event that nobody waits for.
+func (c *coherence) event(e protocol.Event) { c.submit(task{event: e}) }
+
+// take returns what has been submitted since the last take. used is given back for
+// the next one.
+func (c *coherence) take(used []task) []task {
+	clear(used)
+	c.mu.Lock()
+	batch := c.queue
+	c.queue = used[:0]
+	c.mu.Unlock()
+	if len(batch) >= maxQueue {
+		select {
+		case c.room <- struct{}{}:
+		default:
+		}
+	}
+	return batch
+}
+
+// ask submits an event that ends with an answer, and waits for it. make is given
+// the operation's number. When ctx ends first the outcome is open.
+func (c *coherence) ask(ctx context.Context, make func(protocol.Op) protocol.Event) (protocol.Effect, error) {
+	w, err := c.begin(make)
+	if err != nil {
+		return nil, err
+	}
+	return c.await(ctx, w)
+}
+
+// age is how old what this node knows of the log may be at most.
+func (c *coherence) age() time.Duration { return c.now() - time.Duration(c.fresh.Load()) }
+
+// begin submits an event whose answer await returns.
+func (c *coherence) begin(make func(protocol.Op) protocol.Event) (*waiter, error) {
+	w := waiters.Get().(*waiter)
+	w.op = protocol.Op(c.ops.Add(1))
+	if !c.submit(task{event: make(w.op), w: w}) {
+		waiters.Put(w)
+		return nil, ErrClosed
+	}
+	return w, nil
+}
+
+func (c *coherence) await(ctx context.Context, w *waiter) (protocol.Effect, error) {
+	select {
+	case <-w.done:
+		answer := w.answer
+		w.answer = nil
+		waiters.Put(w)
+		if answer == nil {
+			return nil, ErrClosed
+		}
+		return answer, nil
+	case <-ctx.Done():
+		c.event(protocol.Cancel{Op: w.op}) // who is late must not be woken: w is not used again
+		return nil, fmt.Errorf("%w: %w", protocol.ErrUnavailable, ctx.Err())
+	}
+}
+
+// answer wakes who waits for an operation.
+func (c *coherence) answer(op protocol.Op, e protocol.Effect) {
+	w, ok := c.waiters[op]
+	if !ok {
+		return
+	}
+	delete(c.waiters, op)
+	w.answer = e
+	w.done <- struct{}{}
+}
+
+// call runs f in the goroutine and waits for its end. It reports whether it ran.
+func (c *coherence) call(f func(*protocol.Machine)) bool {
+	done := make(chan struct{})
+	if !c.submit(task{do: func() { defer close(done); f(c.machine) }}) {
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-c.ended:
+		return false
+	}
+}
