@@ -213,7 +213,7 @@ func TestErrorsHaveTheirKind(t *testing.T) {
 		wire.CodeFull: client.ErrFull, wire.CodeTooLarge: client.ErrTooLarge, wire.CodeNoSpace: client.ErrNoSpace,
 		wire.CodeConflict: client.ErrConflict, wire.CodeNamespace: client.ErrNamespace, wire.CodeNotFound: client.ErrNotFound,
 		wire.CodeUnavailable: client.ErrUnavailable, "BUSY": client.ErrFull, wire.CodeUnknown: client.ErrUnknownOutcome,
-		wire.CodeLost: client.ErrLost, wire.CodeNoHome: client.ErrNoHome, wire.CodeUnreachable: client.ErrUnreachable,
+		wire.CodeNoHome: client.ErrNoHome, wire.CodeUnreachable: client.ErrUnreachable,
 	} {
 		answering := newScripted(t, "-"+code+" because\r\n")
 		c, err := client.Open(t.Context(), client.Config{Nodes: []string{answering}})

@@ -34,9 +34,6 @@ var (
 	// ErrUnknownOutcome: a change may have been made, or may be made yet; the answer
 	// was lost. Read the name, and do not repeat what must not happen twice.
 	ErrUnknownOutcome = errors.New("outcome unknown")
-	// ErrLost: the change was declared lost with the node that owned the block. It was
-	// not made, and will not be.
-	ErrLost = errors.New("change lost with the owner of the block")
 	// ErrNoHome: no live node can keep the block durably. A change was not made.
 	ErrNoHome = errors.New("no node can keep the block durably")
 	// ErrUnreachable: the version is known, but no node that has its bytes answers.
@@ -56,7 +53,6 @@ var sentinels = map[string]error{
 	wire.CodeNamespace:   ErrNamespace,
 	wire.CodeUnavailable: ErrUnavailable,
 	wire.CodeUnknown:     ErrUnknownOutcome,
-	wire.CodeLost:        ErrLost,
 	wire.CodeNoHome:      ErrNoHome,
 	wire.CodeUnreachable: ErrUnreachable,
 	"BUSY":               ErrFull,

@@ -74,7 +74,7 @@ func retryable(err error) bool {
 	if errors.Is(err, ErrUnknownOutcome) || errors.Is(err, ErrClosed) {
 		return false
 	}
-	for _, e := range []error{ErrConflict, ErrUnavailable, ErrLost, ErrNoHome, ErrUnreachable, ErrFull} {
+	for _, e := range []error{ErrConflict, ErrUnavailable, ErrNoHome, ErrUnreachable, ErrFull} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -11,7 +11,6 @@ const (
 	CodeNotFound    = "NOTFOUND"    // no such block or name
 	CodeUnavailable = "UNAVAILABLE" // not done: a time limit, or the log is out of reach; another node may do it
 	CodeUnknown     = "UNKNOWN"     // a change that may have been made, or may be made yet
-	CodeLost        = "LOST"        // a change that was declared lost with the owner of the block
 	CodeNoHome      = "NOHOME"      // no live node can keep the block durably
 	CodeUnreachable = "UNREACHABLE" // the version is known, but no node that has its bytes answers
 	CodeOther       = "ERR"

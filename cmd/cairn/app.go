@@ -61,7 +61,7 @@ func exitCode(err error) int {
 	case errors.Is(err, client.ErrConflict), errors.Is(err, client.ErrExists), errors.Is(err, cluster.ErrMemberExists):
 		return exitConflict
 	case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrFull), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, client.ErrLost), errors.Is(err, client.ErrNoHome), errors.Is(err, client.ErrUnreachable),
+		errors.Is(err, client.ErrNoHome), errors.Is(err, client.ErrUnreachable),
 		errors.Is(err, cluster.ErrUnreachable), errors.Is(err, cluster.ErrNoJetStream):
 		return exitUnavailable
 	default:
@@ -103,8 +103,6 @@ func advice(err error) string {
 		return fmt.Sprintf("; read it again, and expect version %s", conflict.Version)
 	case errors.Is(err, client.ErrExists):
 		return "; to overwrite it leave --if-absent out, or say the version with --expect-version"
-	case errors.Is(err, client.ErrLost):
-		return "; write it again, with --policy write-through if it must not be lost"
 	case errors.Is(err, client.ErrNoHome):
 		return "; cairn status shows which nodes are up: one with a disk is needed"
 	case errors.Is(err, client.ErrUnreachable):

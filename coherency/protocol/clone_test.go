@@ -132,7 +132,7 @@ func TestCloneKnowsAllFields(t *testing.T) {
 	}{
 		{reflect.TypeFor[Machine](), "cfg led now phase away incarnation number leased confirmed members orphans asked " +
 			"out readers flights sent lastSent owes ops early blocks dirty idle contended flushes flushOps inner " +
-			"sessions unsealed settled barriers acking musts staged effects"},
+			"sessions unsealed barriers acking musts staged effects"},
 		{reflect.TypeFor[op](), "id write read kind fenced staged homes version born staging dead settle done result asked barrier"},
 		{reflect.TypeFor[local](), "key namespace name space waiting nextAsk contended asking token owner since from last version value base " +
 			"recalled lastWrite dirtySince staging flushing undecided flushed flushValue flushWaiters must"},

@@ -147,12 +147,11 @@ type Machine struct {
 	flushOps  map[Op]block.Key // of those that are being staged
 	inner     Op               // the last internal Op
 
-	sessions []Op   // reads that wait for a sequence
-	unsealed []Op   // operations that wait until all members have applied something
-	settled  uint64 // the ledger's, when it was last looked at
-	barriers []Op   // operations that wait for a barrier
-	acking   bool   // the open barrier is not acknowledged yet
-	musts    int    // blocks that the open barrier waits for
+	sessions []Op // reads that wait for a sequence
+	unsealed []Op // operations that wait until all members have applied something
+	barriers []Op // operations that wait for a barrier
+	acking   bool // the open barrier is not acknowledged yet
+	musts    int  // blocks that the open barrier waits for
 	staged   map[block.Key][]stagedObject
 
 	effects []Effect

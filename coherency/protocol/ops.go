@@ -72,13 +72,6 @@ func (m *Machine) cancel(id Op) {
 	}
 }
 
-func (o *op) key() block.Key {
-	if o.kind == reading {
-		return o.read.Key
-	}
-	return o.write.Key
-}
-
 // settleThen replies once every live member has applied the log up to here, as far
 // as the log tells.
 func (m *Machine) settleThen(o *op, r Reply) {
