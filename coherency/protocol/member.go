@@ -247,10 +247,22 @@ func (m *Machine) stop(err error) {
 	m.fail()
 }
 
-// fail ends every operation: this node does not serve any more.
+// fail ends every operation: this node does not serve any more. What a record of may be in
+// the log, or is there and not acknowledged yet, may have happened.
 func (m *Machine) fail() {
+	sent := map[Op]bool{}
+	for _, f := range m.flights {
+		for _, e := range f.entries {
+			sent[e.op] = true
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(m.ops)) {
-		m.reply(m.ops[id], Reply{Err: ErrUnavailable})
+		o := m.ops[id]
+		err := ErrUnavailable
+		if o.kind != reading && (o.done || o.version != 0 || sent[id]) {
+			err = ErrUnknown
+		}
+		m.reply(o, Reply{Err: err})
 	}
 }
 
