@@ -52,13 +52,14 @@ type coherence struct {
 	wake   chan struct{} // holds a token when queue is not empty
 	room   chan struct{} // holds a token when queue has been emptied
 
-	leaving atomic.Bool
-	left    chan struct{} // closed when the node is no member any more
-	ended   chan struct{} // closed when the goroutine has ended
-	working sync.WaitGroup
-	slots   chan struct{}   // one per question or copy under way
-	ctx     context.Context // of the work beside the goroutine
-	cancel  context.CancelFunc
+	leaving   atomic.Bool
+	left      chan struct{}             // closed when the node is no member any more
+	ended     chan struct{}             // closed when the goroutine has ended
+	waitLimit atomic.Pointer[waitLimit] // of those who begin to wait now
+	working   sync.WaitGroup
+	slots     chan struct{}   // one per question or copy under way
+	ctx       context.Context // of the work beside the goroutine
+	cancel    context.CancelFunc
 
 	// The rest is the goroutine's.
 	machine  *protocol.Machine

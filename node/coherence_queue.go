@@ -93,7 +93,9 @@ func (c *coherence) begin(make func(protocol.Op) protocol.Event) (*waiter, error
 	return w, nil
 }
 
+// await waits for the answer, about Config.NameWait at most.
 func (c *coherence) await(ctx context.Context, w *waiter) (protocol.Effect, error) {
+	var err error
 	select {
 	case <-w.done:
 		answer := w.answer
@@ -104,9 +106,37 @@ func (c *coherence) await(ctx context.Context, w *waiter) (protocol.Effect, erro
 		}
 		return answer, nil
 	case <-ctx.Done():
-		c.event(protocol.Cancel{Op: w.op}) // who is late must not be woken: w is not used again
-		return nil, fmt.Errorf("%w: %w", protocol.ErrUnavailable, ctx.Err())
+		err = ctx.Err()
+	case <-c.limit():
+		err = context.DeadlineExceeded
 	}
+	c.event(protocol.Cancel{Op: w.op}) // who is late must not be woken: w is not used again
+	return nil, fmt.Errorf("%w: %w", protocol.ErrUnavailable, err)
+}
+
+// limitGrain is for how long those who begin to wait share one timer: a timer for each
+// would cost as much as all else that it does.
+const limitGrain = 100 * time.Millisecond
+
+// waitLimit is the end of waiting for those who began within limitGrain of from.
+type waitLimit struct {
+	from time.Duration // on the machine's clock
+	over chan struct{} // closed when the time is over
+}
+
+// limit is closed Config.NameWait from now, or up to limitGrain later.
+func (c *coherence) limit() <-chan struct{} {
+	now := c.now()
+	old := c.waitLimit.Load()
+	if old != nil && now-old.from < limitGrain {
+		return old.over
+	}
+	l := &waitLimit{from: now, over: make(chan struct{})}
+	if c.waitLimit.CompareAndSwap(old, l) { // else another one is as good, and this one has no timer
+		time.AfterFunc(c.n.cfg.NameWait+limitGrain, func() { close(l.over) })
+		return l.over
+	}
+	return c.limit()
 }
 
 // answer wakes who waits for an operation.

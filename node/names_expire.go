@@ -16,8 +16,6 @@ import (
 // changes meanwhile. changed tells whether the name was changed.
 func (n *Node) ExpireName(ctx context.Context, namespace string, name []byte, policy coherency.WritePolicy,
 	choose func(old int64) (int64, bool)) (c NameChange, changed bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.NameWait)
-	defer cancel()
 	o := ReadOptions{Level: ReadSession}
 	for {
 		s, err := n.StateOf(ctx, namespace, name, o)
@@ -39,6 +37,11 @@ func (n *Node) ExpireName(ctx context.Context, namespace string, name []byte, po
 		}
 		if ctx.Err() != nil {
 			return c, false, ctxError(ctx)
+		}
+		if o.Level == ReadSession { // the first try has limits of its own
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, n.cfg.NameWait)
+			defer cancel()
 		}
 		o.Level = ReadStrict
 	}

@@ -92,61 +92,73 @@ type nameWrite struct {
 // run tries until the change has happened, or cannot.
 func (w *nameWrite) run(ctx context.Context) (NameChange, error) {
 	w.key = block.NamedKey(w.namespace, w.name, 0)
+	if !w.onRead() { // one try has await's limit, and needs no timer of its own
+		if c, done, err := w.try(ctx); done {
+			return c, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, w.n.cfg.NameWait)
 	defer cancel()
-	c := w.n.coherence
 	for {
-		ev := protocol.Write{
-			Key: w.key, Namespace: w.namespace, Name: w.name, Space: c.spaces[w.namespace], Policy: w.o.Policy,
-			If: w.o.If, Expect: w.o.Expect, Now: time.Now().UnixMilli(), Value: w.value,
+		if c, done, err := w.try(ctx); done {
+			return c, err
 		}
-		if ev.If == ledger.Exactly && ev.Expect == 0 {
-			ev.If = ledger.Absent
-		}
-		onRead := w.o.Old || w.o.KeepTTL
-		if onRead {
-			s, err := w.read(ctx)
-			if err == nil && !ev.If.Holds(s.Version, s.Value, ev.Expect, ev.Now) {
-				err = ErrCondition
-			}
-			switch {
-			case errors.Is(err, ErrCondition) && !w.strict:
-				w.again() // it may be so no longer
-				continue
-			case err != nil:
-				w.letGo(true)
-				return w.change(protocol.Reply{Before: s.Pointer, After: s.Pointer, Sequence: s.Sequence}), err
-			}
-			ev.If, ev.Expect = ledger.Exactly, s.Version
-			if w.o.KeepTTL {
-				ev.Value.Expires = 0
-				if alive(s.Value) {
-					ev.Value.Expires = s.Value.Expires
-				}
-			}
-		}
-		reply, err := c.write(ctx, &ev)
-		switch {
-		case err == nil:
-			w.letGo(false)
-			return w.change(reply), nil
-		case errors.Is(err, protocol.ErrContended), onRead && errors.Is(err, ErrCondition):
-			c.counters.conflicts.Add(1)
-			w.again()
-			if err := w.rekey(ctx); err != nil {
-				return NameChange{}, err
-			}
-			continue
-		case errors.Is(err, ErrCondition), errors.Is(err, protocol.ErrStage), errors.Is(err, protocol.ErrNoHome):
-			c.counters.conflicts.Add(1)
-			w.again()
-			w.letGo(true)
-			return w.change(reply), err
-		}
-		w.again()
-		w.letGo(false) // it may happen yet
-		return w.change(reply), err
 	}
+}
+
+// onRead tells whether the change depends on what the name is.
+func (w *nameWrite) onRead() bool { return w.o.Old || w.o.KeepTTL }
+
+// try proposes the change once. If that is not done, it is to be tried again.
+func (w *nameWrite) try(ctx context.Context) (_ NameChange, done bool, _ error) {
+	c := w.n.coherence
+	ev := protocol.Write{
+		Key: w.key, Namespace: w.namespace, Name: w.name, Space: c.spaces[w.namespace], Policy: w.o.Policy,
+		If: w.o.If, Expect: w.o.Expect, Now: time.Now().UnixMilli(), Value: w.value,
+	}
+	if ev.If == ledger.Exactly && ev.Expect == 0 {
+		ev.If = ledger.Absent
+	}
+	if w.onRead() {
+		s, err := w.read(ctx)
+		if err == nil && !ev.If.Holds(s.Version, s.Value, ev.Expect, ev.Now) {
+			err = ErrCondition
+		}
+		switch {
+		case errors.Is(err, ErrCondition) && !w.strict:
+			w.again() // it may be so no longer
+			return NameChange{}, false, nil
+		case err != nil:
+			w.letGo(true)
+			return w.change(protocol.Reply{Before: s.Pointer, After: s.Pointer, Sequence: s.Sequence}), true, err
+		}
+		ev.If, ev.Expect = ledger.Exactly, s.Version
+		if w.o.KeepTTL {
+			ev.Value.Expires = 0
+			if alive(s.Value) {
+				ev.Value.Expires = s.Value.Expires
+			}
+		}
+	}
+	reply, err := c.write(ctx, &ev)
+	switch {
+	case err == nil:
+		w.letGo(false)
+		return w.change(reply), true, nil
+	case errors.Is(err, protocol.ErrContended), w.onRead() && errors.Is(err, ErrCondition):
+		c.counters.conflicts.Add(1)
+		w.again()
+		err := w.rekey(ctx)
+		return NameChange{}, err != nil, err
+	case errors.Is(err, ErrCondition), errors.Is(err, protocol.ErrStage), errors.Is(err, protocol.ErrNoHome):
+		c.counters.conflicts.Add(1)
+		w.again()
+		w.letGo(true)
+		return w.change(reply), true, err
+	}
+	w.again()
+	w.letGo(false) // it may happen yet
+	return w.change(reply), true, err
 }
 
 // write gives the machine a write and waits for its end.
