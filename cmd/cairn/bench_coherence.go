@@ -23,6 +23,7 @@ type benchCoherenceCmd struct {
 	Duration time.Duration `help:"Time of each measurement." default:"1s"`
 	Only     []string      `help:"Measure only cases whose name begins so; the baseline always." placeholder:"CASE"`
 	Blocks   int           `help:"Measure instead what so many names cost: memory of a node and of a NATS server in its own process, snapshot, start of a fresh node." default:"0"`
+	Rest     time.Duration `help:"With --blocks: how long the NATS server rests before its memory is read; an idle one collects garbage every two minutes." default:"125s"`
 	Profile  string        `help:"Write a profile of the processor to this file." type:"path" placeholder:"FILE"`
 	Dir      string        `help:"Directory for temporary data; the system's by default." type:"path" placeholder:"DIR"`
 }

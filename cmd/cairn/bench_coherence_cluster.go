@@ -16,7 +16,9 @@ import (
 	"cairn/block"
 	"cairn/client"
 	"cairn/cluster"
+	"cairn/coherency"
 	"cairn/coherency/ledger"
+	"cairn/coherency/protocol"
 
 	"github.com/alecthomas/kong"
 	"github.com/nats-io/nats.go"
@@ -68,7 +70,34 @@ func startBenchCluster(a *app, dir string, replicas int) (_ *benchCluster, err e
 		}
 		c.nodes = append(c.nodes, n)
 	}
+	if err := c.acquaint(a.ctx); err != nil {
+		return nil, err
+	}
 	return c, c.makeBaseline(a.ctx)
+}
+
+// acquaint waits until every node reaches every other: the log knows of a node before
+// the list of addresses does.
+func (c *benchCluster) acquaint(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	for _, n := range c.nodes {
+		for {
+			err := n.fill(ctx, "probe", 8*benchNodes, 1, coherency.WriteThrough) // some for each home
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, protocol.ErrStage) || ctx.Err() != nil {
+				return err
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c *benchCluster) startServers(dir string, count int) error {
