@@ -53,18 +53,18 @@ type coherence struct {
 	room   chan struct{} // holds a token when queue has been emptied
 
 	leaving   atomic.Bool
-	left      chan struct{}             // closed when the node is no member any more
-	ended     chan struct{}             // closed when the goroutine has ended
-	waitLimit atomic.Pointer[waitLimit] // of those who begin to wait now
+	left      chan struct{} // closed when the node is no member any more
+	ended     chan struct{} // closed when the goroutine has ended
 	working   sync.WaitGroup
-	slots     chan struct{}   // one per question or copy under way
-	ctx       context.Context // of the work beside the goroutine
+	waitLimit atomic.Pointer[waitLimit] // of those who begin to wait now
+	slots     chan struct{}             // one per question or copy under way
+	ctx       context.Context           // of the work beside the goroutine
 	cancel    context.CancelFunc
 
 	// The rest is the goroutine's.
 	machine  *protocol.Machine
 	waiters  map[protocol.Op]*waiter
-	pinned   map[block.Key]struct{} // objects that the host tier keeps for this node's own versions
+	pinned   pins
 	asking   map[block.Key]struct{} // names about which peers are being asked, or that are being copied
 	scanning atomic.Int32           // bits of a Scan that is under way
 	lastSave time.Time
@@ -81,7 +81,7 @@ func newCoherence(n *Node, log CoherenceLog) (*coherence, error) {
 		n: n, log: cfg.Logger, ports: log, table: newNameTable(), spaces: map[string]protocol.Space{}, started: time.Now(),
 		base: cfg.Incarnation, wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		left: make(chan struct{}), ended: make(chan struct{}),
-		waiters: map[protocol.Op]*waiter{}, pinned: map[block.Key]struct{}{},
+		waiters: map[protocol.Op]*waiter{}, pinned: pins{name: map[block.Key]block.Key{}, objects: map[block.Key][]block.Key{}},
 		asking: map[block.Key]struct{}{}, slots: make(chan struct{}, besideAtOnce), lastSave: time.Now(),
 		cfg: protocol.Config{
 			Node: cfg.ID, Incarnation: cfg.Incarnation, Durable: n.home == block.Disk,
@@ -224,8 +224,12 @@ func (c *coherence) carryOutAll(effects []protocol.Effect) {
 	}
 }
 
-// delivered lets readers know how far the log is applied.
+// delivered drops the objects that pointers have left, and lets readers know how far
+// the log is applied.
 func (c *coherence) delivered(sequence uint64, m *ledger.Message) {
+	for _, object := range c.table.takeLeft() {
+		c.discard(object)
+	}
 	if m != nil {
 		for i := range m.Records {
 			if k := m.Records[i].Kind; k == ledger.Join || k == ledger.Leave || k == ledger.Expire {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,7 +48,7 @@ func (c *coherence) carryOut(effect protocol.Effect) {
 	case protocol.Local:
 		c.local(e)
 	case protocol.Flushed:
-		c.unpin(e.Object)
+		c.release(e.Key, e.Object)
 	case protocol.LocalGone:
 		c.localGone(e)
 	case protocol.Collect:
@@ -125,7 +126,6 @@ func (c *coherence) moved(e protocol.Moved) {
 	c.homed.moved(e.After)
 	if before != after {
 		c.unpin(after) // an ordinary copy, or none, from now on
-		c.discard(before)
 	}
 	if !ok && e.Before.Version != e.After.Version {
 		c.changed(e.After, seen)
@@ -135,7 +135,7 @@ func (c *coherence) moved(e protocol.Moved) {
 // local makes a version of this node's own the one that its readers see.
 func (c *coherence) local(e protocol.Local) {
 	object := e.Value.Object
-	if !object.IsZero() && !c.pin(object) && e.Value.Homes.Count() == 0 {
+	if !object.IsZero() && !c.pin(e.Key, object) && e.Value.Homes.Count() == 0 {
 		c.log.Warn("the bytes of a write have left the node before it was flushed", "object", object)
 		c.event(protocol.Gone{Key: e.Key, Object: object})
 	}
@@ -150,34 +150,26 @@ func (c *coherence) local(e protocol.Local) {
 	c.changed(p, seen)
 }
 
+// localGone lets go of all that this node has kept for a name.
 func (c *coherence) localGone(e protocol.LocalGone) {
-	if v, ok := c.overlay.get(e.Key); ok {
-		c.overlay.remove(e.Key)
-		c.unpin(v.value.Object)
+	c.overlay.remove(e.Key)
+	for _, object := range slices.Clone(c.pinned.objects[e.Key]) {
+		c.release(e.Key, object)
 	}
 	c.discard(e.Drop)
 	c.watches.notify(e.Key)
 }
 
-// pin keeps an object in the host tier, once. It reports whether it is there.
-func (c *coherence) pin(object block.Key) bool {
-	if _, ok := c.pinned[object]; ok {
-		return true
-	}
-	if c.n.host.Pin(object) != nil {
-		return false
-	}
-	c.pinned[object] = struct{}{}
-	return true
-}
-
-func (c *coherence) unpin(object block.Key) {
-	if _, ok := c.pinned[object]; !ok {
+// release ends what keeps an object of a name in the host tier. What neither the name
+// has, nor is staged here, nobody needs: the name was cleared meanwhile, or taken away.
+func (c *coherence) release(name, object block.Key) {
+	p, _ := c.table.lookup(name)
+	own, _ := c.overlay.get(name)
+	if object == p.Value.Object || object == own.value.Object || c.homed.has(object) {
+		c.unpin(object)
 		return
 	}
-	delete(c.pinned, object)
-	c.n.host.Unpin(object)
-	c.n.room.notify()
+	c.discard(object)
 }
 
 // discard drops an object that nobody needs any more.
@@ -185,7 +177,7 @@ func (c *coherence) discard(object block.Key) {
 	if object.IsZero() {
 		return
 	}
-	delete(c.pinned, object) // with its object the pin goes
+	c.pinned.remove(object) // with its object the pin goes
 	c.dropper.drop(object)
 }
 
@@ -212,24 +204,9 @@ func (c *coherence) declared(p ledger.Pointer) {
 
 // cleared drops the objects of a namespace that was cleared.
 func (c *coherence) cleared(e protocol.Cleared) {
-	c.table.clear(e.Namespace, e.Place)
-	c.beside(func(ctx context.Context) {
-		var list []ledger.Pointer
-		for shard := range shards {
-			list = c.table.scan(shard, list[:0])
-			for _, p := range list {
-				if p.Namespace != e.Namespace || p.Version >= ledger.Version(e.Place) {
-					continue
-				}
-				if !p.Value.Object.IsZero() {
-					c.dropper.drop(p.Value.Object)
-				}
-				c.watches.notify(p.Key)
-			}
-			if ctx.Err() != nil {
-				return
-			}
-		}
+	c.table.clear(e.Namespace, e.Place, func(name, object block.Key) {
+		c.discard(object)
+		c.watches.notify(name)
 	})
 }
 

@@ -264,6 +264,14 @@ func (h *homed) newest(key block.Key, token ledger.Version) (best stagedWrite, o
 	return best, ok
 }
 
+// has tells whether an object is staged here and not decided.
+func (h *homed) has(object block.Key) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, ok := h.objects[object]
+	return ok
+}
+
 // undecided counts the objects that are staged here.
 func (h *homed) undecided() int {
 	h.mu.Lock()

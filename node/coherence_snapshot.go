@@ -41,10 +41,10 @@ func (c *coherence) restore(sequence uint64, r io.Reader) error {
 			return
 		}
 		for _, sp := range *c.table.spaces.Load() {
-			c.table.clear(sp.name, led.Cleared(sp.name))
+			c.table.clear(sp.name, led.Cleared(sp.name), nil)
 		}
 		for ns := range c.spaces {
-			c.table.clear(ns, led.Cleared(ns))
+			c.table.clear(ns, led.Cleared(ns), nil)
 		}
 		c.savedAt = sequence
 	})

@@ -70,12 +70,16 @@ func (s *session) cairnStage(ctx context.Context, w *resp.Writer, args [][]byte)
 	items, asides := make([]stagedWrite, 0, n), make([][]byte, 0, n)
 	stored := make([]bool, n)
 	var at []int
+	writes := make([]stagedWrite, n)
 	for i := range n {
-		item, err := parseStaged(args[3+2*i])
-		var in *Incoming
-		if err == nil {
-			in, err = s.takeStaged(ctx, args, 4+2*i)
+		var err error
+		if writes[i], err = parseStaged(args[3+2*i]); err != nil {
+			fail(w, err)
+			return
 		}
+	}
+	for i, item := range writes {
+		in, err := s.takeStaged(ctx, args, 4+2*i)
 		var aside []byte
 		if err == nil {
 			aside, err = in.receive(item.Value)

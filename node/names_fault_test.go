@@ -405,7 +405,10 @@ func TestOvertakenWriteTriesAgain(t *testing.T) {
 
 func TestClear(t *testing.T) {
 	c := newMemCluster()
-	nodes := joinAll(t, c, 3, onDisk, func(c *Config) { c.Namespaces = []Namespace{{Name: space}, {Name: "other"}} })
+	nodes := joinAll(t, c, 3, onDisk, func(c *Config) {
+		c.Namespaces = []Namespace{{Name: space}, {Name: "other"}}
+		c.IdleAfter = 200 * time.Millisecond // what was being flushed meanwhile goes with the ownership
+	})
 	const names = 60
 	for i := range names {
 		policy := policiesOfNames[i%3]

@@ -73,8 +73,17 @@ func TestNameTableHidesWhatWasCleared(t *testing.T) {
 	for i := range 10 {
 		table.Store(tablePointer(i, uint64(1+3*i)))
 	}
-	table.clear("ns", 15)
-	table.clear("other", 99)
+	hidden := 0
+	table.clear("ns", 15, func(_, object block.Key) {
+		if object.IsZero() {
+			t.Error("a name without an object was told of")
+		}
+		hidden++
+	})
+	table.clear("other", 99, nil)
+	if hidden != 5 {
+		t.Errorf("%d objects were hidden, want 5", hidden)
+	}
 	live := 0
 	for i := range 10 {
 		p, ok := table.lookup(tablePointer(i, 1).Key)
@@ -96,6 +105,9 @@ func TestNameTableHidesWhatWasCleared(t *testing.T) {
 	table.Delete(tablePointer(1, 1).Key)
 	if table.live("ns") != live+1 {
 		t.Errorf("%d live, want %d", table.live("ns"), live+1)
+	}
+	if left := table.takeLeft(); len(left) != 2 || len(table.takeLeft()) != 0 {
+		t.Errorf("pointers have left %d objects, want 2", len(left))
 	}
 	table.reset()
 	if table.Len() != 0 || table.liveAll() != 0 {

@@ -20,10 +20,11 @@ type nameTable struct {
 
 	// The rest is the writer's alone.
 	interned map[string]uint16
-	open     int // the chunk that is being filled, -1: none
-	fill     int // bytes of it that are taken
-	used     int // bytes of names in all chunks, dead ones included
-	dead     int // of these, bytes of names that are gone
+	open     int         // the chunk that is being filled, -1: none
+	fill     int         // bytes of it that are taken
+	used     int         // bytes of names in all chunks, dead ones included
+	dead     int         // of these, bytes of names that are gone
+	left     []block.Key // objects that no pointer names any more, since takeLeft
 }
 
 // nameShard is one part of the table.
@@ -128,6 +129,9 @@ func (t *nameTable) Store(p ledger.Pointer) {
 		token: p.Token, incarnation: p.OwnerIncarnation, length: p.Value.Length, homes: p.Value.Homes,
 		chunk: old.chunk, offset: old.offset, size: old.size, owner: p.Owner, space: number, copies: p.Copies, lease: p.Lease,
 	}
+	if old.object != e.object && !old.object.IsZero() {
+		t.left = append(t.left, old.object)
+	}
 	if e.size == 0 && len(p.Name) > 0 {
 		e.chunk, e.offset = t.keep(p.Name)
 		e.size = uint32(len(p.Name))
@@ -158,6 +162,14 @@ func counts(e *nameEntry, cleared ledger.Version) int {
 	return 1
 }
 
+// takeLeft returns the objects that pointers have left since the last call. What a Clear
+// hides stays in the table until its name changes.
+func (t *nameTable) takeLeft() []block.Key {
+	list := t.left
+	t.left = nil
+	return list
+}
+
 // Delete implements ledger.Table.
 func (t *nameTable) Delete(key block.Key) {
 	s := &t.shards[shardOf(key)]
@@ -171,6 +183,9 @@ func (t *nameTable) Delete(key block.Key) {
 	delete(s.names, key)
 	s.mu.Unlock()
 	t.size.Add(-1)
+	if !e.object.IsZero() { // it was hidden by a Clear
+		t.left = append(t.left, e.object)
+	}
 	t.dead += int(e.size)
 	if t.dead > t.used/2 && t.dead > nameChunk {
 		t.compact()
@@ -239,8 +254,9 @@ func (t *nameTable) liveAll() int {
 	return total
 }
 
-// clear makes every name of a namespace absent whose version is older than place.
-func (t *nameTable) clear(namespace string, place ledger.Place) {
+// clear makes every name of a namespace absent whose version is older than place, and
+// calls hidden, if it is not nil, for each that had an object.
+func (t *nameTable) clear(namespace string, place ledger.Place, hidden func(name, object block.Key)) {
 	number := t.intern(namespace)
 	sp := (*t.spaces.Load())[number]
 	sp.cleared.Store(uint64(place))
@@ -248,9 +264,14 @@ func (t *nameTable) clear(namespace string, place ledger.Place) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.RLock()
-		for _, e := range s.names {
-			if e.space == number {
-				live += counts(&e, ledger.Version(place))
+		for k, e := range s.names {
+			if e.space != number {
+				continue
+			}
+			n := counts(&e, ledger.Version(place))
+			live += n
+			if n == 0 && hidden != nil && !e.object.IsZero() {
+				hidden(k, e.object)
 			}
 		}
 		s.mu.RUnlock()
