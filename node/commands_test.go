@@ -471,7 +471,7 @@ func TestCairnCommands(t *testing.T) {
 func TestWriteErrorsHaveTheirCodes(t *testing.T) {
 	var full atomic.Bool
 	full.Store(true)
-	n, addr := newMemCluster().join(t, "n1", testTiers{host: 1 << 20, disk: 8 << 20, noSpace: &full}.open(t), func(c *Config) {
+	n, addr := newMemCluster().join(t, "n1", testTiers{host: 1 << 20, disk: 32 << 20, noSpace: &full}.open(t), func(c *Config) {
 		c.PutWait = time.Millisecond
 		c.MaxName = 16
 	})
