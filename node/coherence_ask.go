@@ -16,10 +16,12 @@ import (
 )
 
 // inquireTries is how often a node that gives no answer is asked what was staged
-// there, and inquirePause the time between.
+// there, and inquirePause the time between. inquireDead is the time for one that is no
+// live member any more.
 const (
 	inquireTries = 5
 	inquirePause = 100 * time.Millisecond
+	inquireDead  = time.Second
 )
 
 // inquire asks every node that may be a home for the newest write that was staged
@@ -46,7 +48,7 @@ func (c *coherence) inquire(ctx context.Context, e protocol.Inquire) protocol.Ev
 	for _, m := range members {
 		durable = durable || m.Durable
 	}
-	silent := 0 // nodes that may have something, and did not answer
+	silent, later := 0, false // nodes that may have something, and did not answer
 	for _, m := range members {
 		switch {
 		case m.ID == c.cfg.Node:
@@ -57,28 +59,35 @@ func (c *coherence) inquire(ctx context.Context, e protocol.Inquire) protocol.Ev
 			}
 		case durable && !m.Durable && !m.Live:
 			// It was no home while others could be.
-		case !m.Live:
-			silent++
 		default:
-			w, ok, err := c.askStaged(ctx, m.ID, e.Key, e.Token)
+			w, ok, err := c.askStaged(ctx, m, e.Key, e.Token)
 			see(m.Number, w, ok)
 			if err != nil {
 				silent++
+				later = later || m.Live && !errors.As(err, new(resp.ServerError)) // who answers so has lost it
 			}
 		}
 	}
 	// Every acknowledged write is on as many nodes as the ownership asks for.
 	found.Complete = silent < int(p.Copies)
+	if later && !found.Complete {
+		return nil // a member will answer the next time, or is going to be expired (I9)
+	}
 	return found
 }
 
-// askStaged asks one node, several times if it does not answer.
-func (c *coherence) askStaged(ctx context.Context, node string, key block.Key, token ledger.Version) (w stagedWrite, ok bool, err error) {
-	for range inquireTries {
-		h, there := c.n.peers.Peer(node)
-		err = fmt.Errorf("%w: %s is not a member", ErrPeer, node)
+// askStaged asks one node, several times if it does not answer. One that is no live member
+// any more may only have been cut off from the log: it is asked once.
+func (c *coherence) askStaged(ctx context.Context, m ledger.Member, key block.Key, token ledger.Version) (w stagedWrite, ok bool, err error) {
+	tries, within := inquireTries, c.n.cfg.FetchTimeout
+	if !m.Live {
+		tries, within = 1, min(within, inquireDead)
+	}
+	for range tries {
+		h, there := c.n.peers.Peer(m.ID)
+		err = fmt.Errorf("%w: %s is not a member", ErrPeer, m.ID)
 		if there {
-			try, cancel := context.WithTimeout(ctx, c.n.cfg.FetchTimeout)
+			try, cancel := context.WithTimeout(ctx, within)
 			w, ok, err = c.n.dialer.staged(try, h.Addr, key, token)
 			cancel()
 			if err == nil {
