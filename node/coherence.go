@@ -63,6 +63,7 @@ type coherence struct {
 
 	// The rest is the goroutine's.
 	machine  *protocol.Machine
+	current  bool // the log has been read up to its end: what comes now is news
 	waiters  map[protocol.Op]*waiter
 	pinned   pins
 	asking   map[block.Key]struct{} // names about which peers are being asked, or that are being copied

@@ -66,7 +66,9 @@ func (c *coherence) carryOut(effect protocol.Effect) {
 	case protocol.Cleared:
 		c.cleared(e)
 	case protocol.Passed:
-		c.counters.passed.Add(1)
+		if c.current {
+			c.counters.passed.Add(1)
+		}
 		c.epoch.Store(e.Epoch)
 	case protocol.Alarm:
 		c.log.Error("the coherence log cannot be trusted: strict service has ended on this node", "reason", e.Reason)
@@ -185,6 +187,9 @@ func (c *coherence) discard(object block.Key) {
 // version here; before is what its readers saw until now.
 func (c *coherence) changed(p ledger.Pointer, before ledger.Value) {
 	c.watches.notify(p.Key)
+	if !c.current {
+		return // it is reading what happened before
+	}
 	if c.n.pubsub.count.Load() == 0 {
 		return
 	}
@@ -196,6 +201,9 @@ func (c *coherence) changed(p ledger.Pointer, before ledger.Value) {
 
 // declared says that writes were acknowledged and are lost.
 func (c *coherence) declared(p ledger.Pointer) {
+	if !c.current {
+		return // it was said when it happened
+	}
 	c.counters.losses.Add(1)
 	c.log.Warn("writes that their owner had acknowledged and not flushed are lost",
 		"namespace", p.Namespace, "name", printable(p.Name), "version", uint64(p.Version))

@@ -45,6 +45,7 @@ func (h logHandler) Bad(sequence, sum uint64) {
 func (h logHandler) CaughtUp() {
 	h.c.submit(task{do: func() {
 		h.c.homed.announce()
+		h.c.current = true
 		h.c.step(protocol.CaughtUp{})
 	}})
 }

@@ -21,8 +21,6 @@ import (
 	"cairn/coherency/protocol"
 
 	"github.com/alecthomas/kong"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -241,11 +239,7 @@ func (n *benchNode) publish(ctx context.Context) error {
 		Kind: ledger.Commit, Key: block.NamedKey(benchSpace, name, 0), Namespace: benchSpace, Name: name,
 		Value: ledger.Value{Object: block.NamedKey(benchSpace, name, 1), Length: 4096, Sum: 1, Homes: ledger.Homes{1}},
 	}}}
-	msg := &nats.Msg{Subject: n.subject, Data: m.Append(nil), Header: nats.Header{
-		jetstream.MsgIDHeader: {n.id + "." + strconv.FormatUint(number, 10)},
-	}}
-	_, err := n.conn.JS.PublishMsg(ctx, msg)
-	return err
+	return n.conn.PublishBare(ctx, n.subject, n.id+"."+strconv.FormatUint(number, 10), m.Append(nil))
 }
 
 // stop ends the nodes together, so that none waits for another, and then the servers.
