@@ -78,7 +78,7 @@ func TestReplayProcesses(t *testing.T) {
 		if err := s.flush(n); err != nil {
 			t.Fatal(err)
 		}
-		stored += tierStatus(s.status(n), block.Disk).Objects
+		stored += tierStatus(s.status(n), block.Disk).Sealed
 	}
 	if stored != int64(bound.Distinct) {
 		t.Errorf("the disks hold %d blocks, want %d, each once", stored, bound.Distinct)
