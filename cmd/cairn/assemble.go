@@ -226,7 +226,8 @@ func (r *runningNode) startCluster(ctx context.Context, conn *cluster.Conn, c no
 	}
 	n, err := node.New(node.Config{
 		ID: c.ID, Incarnation: incarnation, Namespaces: namespaces, MaxBlock: int(c.MaxBlock), MaxBatch: c.MaxBatch,
-		PutWait: c.PutWait, FetchTimeout: c.FetchTimeout, PromoteAfter: c.PromoteAfter, CloseWait: c.CloseWait, Lease: c.Lease, Logger: r.a.log,
+		PutWait: c.PutWait, FetchTimeout: c.FetchTimeout, PromoteAfter: c.PromoteAfter, CloseWait: c.CloseWait, Lease: c.Lease,
+		FlushAfter: c.FlushAfter, NameWait: c.NameWait, RehomeAfter: c.RehomeAfter, Logger: r.a.log,
 	}, tiers, node.Ports{Announcer: publisher, Peers: view, Coherence: coherence, Router: routes})
 	if err != nil {
 		return nil, nil, usageError{err}

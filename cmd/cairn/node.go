@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ type nodeCmd struct {
 	Advertise  string            `help:"Address at which peers and clients reach the data plane; default --listen." placeholder:"HOST:PORT"`
 	Lease      time.Duration     `help:"How long the node stays a member without a sign of life." default:"15s"`
 	Labels     map[string]string `help:"Labels of the node, such as zone=a." placeholder:"KEY=VALUE"`
-	Namespaces []string          `help:"Namespaces that names live in, each with its write policy; the first is the default." default:"default:write-back" placeholder:"NAME:POLICY"`
+	Namespaces []string          `help:"Namespaces that names live in, each with its write policy and options: homes=N copies=N lease, and session, strict or local for reads that do not say. The first is the default. The same on all nodes." default:"default:write-back" placeholder:"NAME:POLICY[:OPTION]…"`
 
 	Host     size   `help:"Host memory for blocks." default:"1GiB"`
 	Disk     size   `help:"Disk for blocks; 0 for none." default:"8GiB"`
@@ -42,6 +43,9 @@ type nodeCmd struct {
 	PutWait        time.Duration `help:"How long a write waits for room." default:"10s" group:"limits"`
 	FetchTimeout   time.Duration `help:"Limit of a fetch from peers." default:"10s" group:"limits"`
 	CloseWait      time.Duration `help:"How long a stop waits for blocks to reach the disk." default:"30s" group:"limits"`
+	FlushAfter     time.Duration `help:"For how long a write-back write of a name may stay unflushed." default:"1s" group:"limits"`
+	NameWait       time.Duration `help:"How long an operation on a name waits for the log or an owner." default:"5s" group:"limits"`
+	RehomeAfter    time.Duration `help:"How long a home may be away before its names are copied to others; 0 is twice the lease." default:"0" group:"limits"`
 
 	Cost costFlags `embed:"" group:"cost"`
 	natsClient
@@ -173,15 +177,43 @@ func sanitize(name string) string {
 func (c *nodeCmd) namespaces() ([]node.Namespace, error) {
 	var list []node.Namespace
 	for _, text := range c.Namespaces {
-		name, word, given := strings.Cut(text, ":")
-		policy := coherency.WriteBack
-		if given {
+		words := strings.Split(text, ":")
+		ns := node.Namespace{Name: words[0], Policy: coherency.WriteBack}
+		for i, word := range words[1:] {
 			var err error
-			if policy, err = coherency.ParseWritePolicy(word); err != nil {
+			if i == 0 {
+				ns.Policy, err = coherency.ParseWritePolicy(word)
+			} else {
+				err = namespaceOption(&ns, word)
+			}
+			if err != nil {
 				return nil, usage("--namespaces %q: %w", text, err)
 			}
 		}
-		list = append(list, node.Namespace{Name: name, Policy: policy})
+		list = append(list, ns)
 	}
 	return list, nil
+}
+
+// namespaceOption reads one option of a namespace.
+func namespaceOption(ns *node.Namespace, word string) error {
+	name, value, _ := strings.Cut(word, "=")
+	var err error
+	switch name {
+	case "homes":
+		ns.Homes, err = strconv.Atoi(value)
+	case "copies":
+		ns.Copies, err = strconv.Atoi(value)
+	case "lease":
+		ns.Lease = true
+	default:
+		if ns.Consistency, err = node.ParseReadLevel(word); err != nil {
+			err = fmt.Errorf("option %q: want homes=N, copies=N, lease, session, strict or local", word)
+		}
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("option %q: want a number", word)
+	}
+	return nil
 }
