@@ -315,8 +315,7 @@ func (c *checker) modelled(f *keyFacts) []porcupine.Operation {
 	slices.Sort(writes)
 	for _, o := range history {
 		m := o.Input.(*modelOp)
-		m.dels, _ = slices.BinarySearch(dels, time.Duration(o.Return)+1)
-		m.writes, _ = slices.BinarySearch(writes, time.Duration(o.Return)+1)
+		m.dels, m.writes = begun(dels, o.Return), begun(writes, o.Return)
 	}
 	for _, l := range f.losses {
 		m := &modelOp{chaosOp: &chaosOp{}, loss: l, value: f.after(l), version: l.Version}
@@ -339,6 +338,17 @@ func number(history []porcupine.Operation) {
 		m := o.Input.(*modelOp)
 		m.below, _ = slices.BinarySearch(versions, m.version)
 	}
+}
+
+// begun is how many of the times are not later than a moment.
+func begun(times []time.Duration, at int64) int {
+	n, _ := slices.BinarySearchFunc(times, at, func(t time.Duration, at int64) int {
+		if int64(t) <= at {
+			return -1
+		}
+		return 1
+	})
+	return n
 }
 
 // effective is when a loss certainly has its place: somebody has seen its version, or a

@@ -40,6 +40,8 @@ func TestChaosChecker(t *testing.T) {
 		{"unknown, needed though never seen", spaceThrough, []chaosOp{op(set, unknown, 1, 2, 1, 0), op(setNX, refused, 3, 4, 2, 0), op(del, done, 5, 6, 0, 0),
 			op(readStrict, done, 7, 8, 0, 0)}, nil, ""},
 		{"unknown deletion", spaceThrough, []chaosOp{first, op(del, unknown, 3, 4, 0, 0), op(readStrict, done, 5, 6, 1, 10), op(readStrict, done, 7, 8, 0, 0)}, nil, ""},
+		{"unknown deletion, and what comes after it", spaceThrough, []chaosOp{first, op(readStrict, done, 3, 4, 1, 10), op(del, unknown, 5, 6, 0, 0),
+			op(setNX, unknown, 7, 8, 2, 0), op(readLocal, done, 9, 10, 2, 20)}, nil, ""},
 		{"failed, and seen", spaceThrough, []chaosOp{first, op(set, failed, 3, 4, 2, 0), op(readStrict, done, 5, 6, 2, 20)}, nil, "its write was failed"},
 		{"a version twice", spaceThrough, []chaosOp{first, op(readStrict, done, 3, 4, 1, 10), op(set, done, 5, 6, 2, 0), op(readStrict, done, 7, 8, 2, 10)}, nil, "version 0.10 is value"},
 		{"written twice", spaceThrough, []chaosOp{first, op(readStrict, done, 3, 4, 1, 10), op(readStrict, done, 5, 6, 1, 20)}, nil, "written twice"},

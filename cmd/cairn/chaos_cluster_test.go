@@ -116,14 +116,10 @@ func startChaos(t testing.TB) *chaosCluster {
 	for i := range 3 {
 		c.nodes = append(c.nodes, c.newNode(i))
 	}
-	var starts sync.WaitGroup
-	errs := make([]error, len(c.nodes))
-	for i, n := range c.nodes {
-		starts.Go(func() { errs[i] = n.up() })
-	}
-	starts.Wait()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
+	for _, n := range c.nodes { // one after the other: the first makes the streams
+		if err := n.up(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	conn, err := cluster.Connect(t.Context(), cluster.ConnConfig{URLs: c.natsURLs(), Name: "chaos", ConnectTimeout: patience})
 	if err != nil {
