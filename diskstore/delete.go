@@ -90,8 +90,9 @@ func (s *Store) writeTombBatch(ctx context.Context, batch []tombstone) (n int, e
 	p := encodeTombs(g, batch, off)
 	err = s.ioError(writeFull(g.file, [][]byte{p}, off))
 	if errors.Is(err, tier.ErrNoSpace) {
-		if keys, ok := s.relieve(ctx); ok {
-			s.addOrphans(keys)
+		keys, ok := s.relieve(ctx)
+		s.addOrphans(keys)
+		if ok {
 			err = s.ioError(writeFull(g.file, [][]byte{p}, off))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"cairn/block"
 	"cairn/tier"
 )
 
@@ -197,7 +198,11 @@ func (s *Store) evacuateOne(ctx context.Context, g *segment) error {
 			active := s.active
 			s.mu.Unlock()
 			err := s.relocate(g, p, &buf, room, nil)
-			if err == nil || errors.Is(err, tier.ErrCorrupt) {
+			if errors.Is(err, tier.ErrCorrupt) {
+				s.addOrphans([]block.Key{p.key})
+				break
+			}
+			if err == nil {
 				break
 			}
 			if !errors.Is(err, errNoRoom) {
