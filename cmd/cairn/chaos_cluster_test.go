@@ -51,39 +51,16 @@ var chaosNamespaces = map[string]node.Namespace{
 	spaceLease:   {Name: spaceLease, Policy: coherency.WriteThrough, Homes: 2, Lease: true},
 }
 
-// namespaceFlag is how a node is told of a namespace. ok is false if the flags cannot
-// say all of it; what they can is then in text.
-func namespaceFlag(ns node.Namespace) (text string, ok bool) {
-	plain := ns.Name + ":" + ns.Policy.String()
-	text = fmt.Sprintf("%s:homes=%d", plain, ns.Homes)
+// namespaceFlag is how a node is told of a namespace.
+func namespaceFlag(ns node.Namespace) string {
+	text := fmt.Sprintf("%s:%s:homes=%d", ns.Name, ns.Policy, ns.Homes)
 	if ns.Copies > 0 {
 		text += fmt.Sprintf(":copies=%d", ns.Copies)
 	}
 	if ns.Lease {
 		text += ":lease"
 	}
-	list, err := (&nodeCmd{Namespaces: []string{text}}).namespaces()
-	if err != nil || len(list) != 1 || list[0] != ns {
-		return plain, false
-	}
-	return text, true
-}
-
-// offered are the namespaces of a round: those whose kind the flags can ask for.
-func offered(t testing.TB) (spaces []string) {
-	for _, space := range chaosSpaces {
-		text, ok := namespaceFlag(chaosNamespaces[space])
-		ns := chaosNamespaces[space]
-		if !ok && (ns.Copies > 0 || ns.Lease) {
-			t.Logf("nothing is tested of namespace %s: no flag asks for copies or lease mode", space)
-			continue
-		}
-		if !ok {
-			t.Logf("namespace %s has one home, no flag asks for more: %s", space, text)
-		}
-		spaces = append(spaces, space)
-	}
-	return spaces
+	return text
 }
 
 // chaosCluster is a cluster of real processes in which every connection between
@@ -102,6 +79,7 @@ type chaosNode struct {
 	*server
 	// life is odd while the process is down; it changes with every end and start.
 	life atomic.Int64
+	at   string              // where clients reach it: the address of its first start, which it keeps
 	data *faultproxy.Proxy   // through which its peers reach it
 	nats []*faultproxy.Proxy // through which it reaches NATS
 	disk string              // where its file system can be filled; "" if it cannot
@@ -215,8 +193,7 @@ func (c *chaosCluster) newNode(i int) *chaosNode {
 func chaosNodeFlags() []string {
 	flags := []string{"--host", "64MiB", "--disk", "256MiB", "--segment", "1MiB", "--vram", "0", "--classes", "4KiB,64KiB", "--fetch-timeout", "2s"}
 	for _, space := range chaosSpaces {
-		text, _ := namespaceFlag(chaosNamespaces[space])
-		flags = append(flags, "--namespaces", text)
+		flags = append(flags, "--namespaces", namespaceFlag(chaosNamespaces[space]))
 	}
 	return flags
 }
@@ -255,8 +232,11 @@ func (n *chaosNode) up() error {
 		time.Sleep(startPause)
 		err = n.again()
 	}
+	if n.at == "" {
+		n.at = n.addr
+	}
 	if err == nil {
-		n.data.SetTarget(n.addr)
+		n.data.SetTarget(n.at)
 		n.life.Add(1)
 	}
 	return err
@@ -321,7 +301,7 @@ func (c *chaosCluster) compare(facts *logFacts, states []node.CoherenceStatus) e
 // states is what the nodes say of the log.
 func (c *chaosCluster) states() (list []node.CoherenceStatus, err error) {
 	for _, n := range c.nodes {
-		st, err := nodeStatus(c.t.Context(), n.addr, oneCall)
+		st, err := nodeStatus(c.t.Context(), n.at, oneCall)
 		if err != nil {
 			return nil, err
 		}

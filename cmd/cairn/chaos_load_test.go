@@ -87,7 +87,7 @@ func (l *chaosLoad) barriers(ctx context.Context) {
 		if _, err := w.session(0); err != nil {
 			continue
 		}
-		n, err := w.space[l.keys[0].Space].Node(l.nodes[i%len(l.nodes)].addr)
+		n, err := w.space[l.keys[0].Space].Node(l.nodes[i%len(l.nodes)].at)
 		if err != nil {
 			continue
 		}
@@ -170,7 +170,7 @@ func (w *chaosWorker) session(key int) (id int, err error) {
 	if w.space[space] == nil {
 		var addrs []string
 		for _, n := range w.l.nodes {
-			addrs = append(addrs, n.addr)
+			addrs = append(addrs, n.at)
 		}
 		// Open only succeeds when a node answers, which one soon will.
 		w.space[space], err = client.Open(context.Background(), client.Config{Nodes: addrs, Namespace: space, DialTimeout: time.Second, Timeout: longDeadline})
@@ -187,7 +187,7 @@ func (w *chaosWorker) do(ctx context.Context, deadline time.Duration, at, key in
 	if err != nil {
 		return nil
 	}
-	n, err := w.space[w.l.keys[key].Space].Node(w.l.nodes[at].addr)
+	n, err := w.space[w.l.keys[key].Space].Node(w.l.nodes[at].at)
 	if err != nil {
 		return nil
 	}
