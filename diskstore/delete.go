@@ -90,9 +90,8 @@ func (s *Store) writeTombBatch(ctx context.Context, batch []tombstone) (n int, e
 	p := encodeTombs(g, batch, off)
 	err = s.ioError(writeFull(g.file, [][]byte{p}, off))
 	if errors.Is(err, tier.ErrNoSpace) {
-		keys, ok := s.relieve(ctx)
-		s.addOrphans(keys)
-		if ok {
+		if keys, ok := s.relieve(ctx); ok {
+			s.addOrphans(keys)
 			err = s.ioError(writeFull(g.file, [][]byte{p}, off))
 		}
 	}

@@ -149,9 +149,8 @@ func script(t *testing.T, cfg Config, call int, kind faultKind) int {
 		m.restart(r, fault, seen, call)
 	}
 	m.live(1)
-	calls, _ := m.fs.state()
-	m.fs.inject(nil, calls) // background work cannot crash the machine from here on
-	if _, down := m.fs.state(); !down {
+	calls, down := m.fs.state()
+	if !down {
 		m.mustHeal()
 	}
 	m.powerLoss(r)

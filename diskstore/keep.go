@@ -127,12 +127,6 @@ func (s *Store) empty(ctx context.Context, g *segment) (gone []block.Key, moves 
 		// No copy can be made durable before the next Sync, so none is made.
 		return nil, nil, errSuspect
 	}
-	if needed {
-		// A table that is written from now on would not list the originals.
-		if err := s.seal(g); err != nil {
-			return nil, nil, err
-		}
-	}
 	room := s.roomToMove(ctx)
 	var buf []byte
 	for _, p := range candidates {
@@ -169,7 +163,7 @@ func (s *Store) carryTombs(g *segment, room func(int64, int) (place, error)) err
 	tombs := s.tombsNeededLocked(g)
 	s.mu.Unlock()
 	// As many as surely fit into a segment together.
-	most := min(tombBatch, MinSegmentSize/2/(s.cfg.PayloadAlign+cellSize))
+	most := min(tombBatch, int(MinSegmentSize/2/(s.cfg.PayloadAlign+cellSize)))
 	for len(tombs) > 0 {
 		batch := tombs[:min(len(tombs), most)]
 		tombs = tombs[len(batch):]

@@ -46,7 +46,7 @@ func (m *model) note(format string, args ...any) {
 func (m *model) fatalf(format string, args ...any) {
 	m.t.Helper()
 	tail := m.log[max(0, len(m.log)-30):]
-	m.t.Fatalf(m.log[0]+": "+format+"\nlast operations:\n%s", append(args, joinLines(tail))...)
+	m.t.Fatalf(format+"\nlast operations:\n%s", append(args, joinLines(tail))...)
 }
 
 func joinLines(lines []string) string {

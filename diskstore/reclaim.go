@@ -53,7 +53,7 @@ func (s *Store) reclaimOne(ctx context.Context, budget int64) (evicted []block.K
 	defer s.release(g)
 	evicted, moves, err := s.empty(ctx, g)
 	if err == nil && budget > 0 {
-		evicted = append(evicted, s.rescue(ctx, g, budget)...)
+		s.rescue(ctx, g, budget)
 	}
 	s.mu.Lock()
 	moved, needed := g.moved, g.needed
@@ -81,8 +81,8 @@ func (s *Store) reclaimOne(ctx context.Context, budget int64) (evicted []block.K
 }
 
 // rescue gives objects of g that were read a second chance, within budget
-// bytes. What fails is not rescued. It returns those that were found to be damaged.
-func (s *Store) rescue(ctx context.Context, g *segment, budget int64) (gone []block.Key) {
+// bytes. What fails is not rescued.
+func (s *Store) rescue(ctx context.Context, g *segment, budget int64) {
 	s.mu.Lock()
 	candidates := g.placed
 	s.mu.Unlock()
@@ -97,14 +97,12 @@ func (s *Store) rescue(ctx context.Context, g *segment, budget int64) (gone []bl
 			continue
 		}
 		if err := s.relocate(g, p, &buf, s.roomInActive, nil); errors.Is(err, tier.ErrCorrupt) {
-			gone = append(gone, p.key)
 			continue
 		} else if err != nil || ctx.Err() != nil {
-			break
+			return
 		}
 		budget -= size
 	}
-	return gone
 }
 
 // roomInActive is a place in the active segment, or errNoRoom.
@@ -171,18 +169,12 @@ func (s *Store) evictAll(g *segment) []block.Key {
 // evictCopies removes from the index what may have been copied from g to a
 // segment that is not durable.
 func (s *Store) evictCopies(g *segment) []block.Key {
-	return s.evict(g, func(e entry, p placed) bool {
-		// Of the kept ones none was copied; it was put again.
-		return !e.at(g, p) && s.byID[e.segment].dirty() && !s.cfg.Keep(p.key)
-	})
+	return s.evict(g, func(e entry, p placed) bool { return !e.at(g, p) && s.byID[e.segment].dirty() })
 }
 
 func (s *Store) evict(g *segment, goes func(entry, placed) bool) (evicted []block.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Where a segment could not be removed after objects were copied from it, it has
-	// records that must stay hidden.
-	doubles := slices.ContainsFunc(s.segments, func(o *segment) bool { return o != g && o.moved })
 	for i, p := range g.placed {
 		if i%chunk == chunk-1 {
 			s.mu.Unlock()
@@ -193,7 +185,7 @@ func (s *Store) evict(g *segment, goes func(entry, placed) bool) (evicted []bloc
 			continue
 		}
 		s.forgetLocked(p.key, e)
-		if e.segment != g.id || doubles {
+		if e.segment != g.id {
 			s.tombs = append(s.tombs, tombstone{key: p.key, order: e.order})
 		}
 		s.stats.Evictions++

@@ -41,9 +41,8 @@ func (s *Store) roll(ctx context.Context, was *segment, size int64) (at place, e
 	}
 	at, err = s.install(ctx, was, size, 1, 0)
 	if errors.Is(err, tier.ErrNoSpace) {
-		keys, ok := s.relieve(ctx)
-		evicted = append(evicted, keys...)
-		if ok {
+		if keys, ok := s.relieve(ctx); ok {
+			evicted = append(evicted, keys...)
 			at, err = s.install(ctx, was, size, 1, 0)
 		}
 	}

@@ -51,8 +51,6 @@ type segment struct {
 	// syncing lets one flush of the file run at a time, because the kernel reports
 	// a lost page to one of them only. It is taken before Store.mu.
 	syncing sync.Mutex
-	// sealing lets one table be written at a time. It is taken before syncing.
-	sealing sync.Mutex
 
 	// What follows is guarded by Store.mu.
 
@@ -222,8 +220,6 @@ func (s *Store) settleLocked(g *segment) {
 
 // seal flushes g, which is quiet, and writes its table.
 func (s *Store) seal(g *segment) error {
-	g.sealing.Lock()
-	defer g.sealing.Unlock()
 	s.mu.Lock()
 	skip := g.sealed || g.suspect || g.gone
 	tail := g.tail

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"cairn/block"
 	"cairn/tier"
 )
 
@@ -198,11 +197,7 @@ func (s *Store) evacuateOne(ctx context.Context, g *segment) error {
 			active := s.active
 			s.mu.Unlock()
 			err := s.relocate(g, p, &buf, room, nil)
-			if errors.Is(err, tier.ErrCorrupt) {
-				s.addOrphans([]block.Key{p.key})
-				break
-			}
-			if err == nil {
+			if err == nil || errors.Is(err, tier.ErrCorrupt) {
 				break
 			}
 			if !errors.Is(err, errNoRoom) {
