@@ -60,15 +60,9 @@ type segment struct {
 	holes   []span   // given back by writes that failed, not yet at the tail
 	placed  []placed // objects written, in no order
 	tombs   []tombstone
-	copies  []tombstone // for copies of its objects that were given up, once it is gone
-	live    int         // objects that the index has here
-	kept    int64       // bytes that the kept ones of them count
-	writers int         // reservations not yet finished
-	users   int         // calls that need the file open
-
-	// floor is the first order that was free when the segment became the active one:
-	// no object's record in it, nor in a younger one, has a lower order.
-	floor uint64
+	live    int // objects that the index has here
+	writers int // reservations not yet finished
+	users   int // calls that need the file open
 
 	writes uint64 // changes that a flush must cover
 	synced uint64 // the value of writes that the last good flush covered
@@ -78,8 +72,6 @@ type segment struct {
 	suspect bool // a flush failed: what it holds may not reach the device
 	emptied bool // what lives in a suspect segment was copied elsewhere
 	moved   bool // an object of it was copied elsewhere
-	needed  bool // what was copied is not to be lost
-	stuck   bool // a kept object of it could not be read
 	gone    bool // removed; the file closes when the last user is done
 }
 
@@ -89,22 +81,13 @@ func newSegment(h segmentHeader, f file) *segment {
 
 func (g *segment) unit() int64 { return int64(g.align) }
 
-// idle tells whether nothing is written to the segment any more.
-func (g *segment) idle() bool { return g.retired && g.writers == 0 }
-
-// blocked tells whether an object that must be moved could not be.
-func (g *segment) blocked() bool { return g.stuck && g.kept > 0 }
-
 // dirty tells whether a flush is due.
 func (g *segment) dirty() bool { return g.writes != g.synced }
 
 // charge is what the segment may occupy in the end.
 func (g *segment) charge(full int64) int64 {
-	switch {
-	case g.sealed:
+	if g.sealed {
 		return g.size
-	case g.idle() && !g.suspect: // about to be sealed
-		return g.tail + footerSize(g.slots)
 	}
 	return max(full, g.used())
 }
