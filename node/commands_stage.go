@@ -21,11 +21,10 @@ func (n *Node) reserveStaged(ctx context.Context, length int) (*Incoming, error)
 	if length > n.cfg.MaxBlock {
 		return nil, fmt.Errorf("%w: %d bytes, max-block-bytes is %d", tier.ErrTooLarge, length, n.cfg.MaxBlock)
 	}
-	in, err := n.tryReserve(ctx, length)
-	if err != nil {
-		return &Incoming{n: n, buf: make([]byte, length)}, nil
+	if in, err := n.tryReserve(ctx, length); err == nil {
+		return in, nil
 	}
-	return in, nil
+	return &Incoming{n: n, buf: make([]byte, length)}, nil
 }
 
 // receive takes in the bytes of a staged object. Those that lie in a slot become an object

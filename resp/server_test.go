@@ -327,6 +327,7 @@ func TestReadTimeout(t *testing.T) {
 	time.Sleep(60 * time.Millisecond) // what is measured: silence between commands is allowed
 	exchange(t, nc, r, "PING\n*1\r\n$4\r\nPI", "+PONG\r\n", true)
 	m.await(t, "closed")
+	waitStats(t, s, func(st Stats) bool { return st.Open == 0 })
 	if n := s.Stats().Timeouts; n != 1 {
 		t.Errorf("%d timeouts, want 1", n)
 	}
