@@ -372,10 +372,16 @@ func (m *Machine) gone(e Gone) {
 	if b == nil || b.token == 0 || b.version <= b.base || b.value.Object != e.Object || b.value.Homes.Count() > 0 {
 		return
 	}
-	if b.undecided && b.flushValue.Object == e.Object {
-		return // they are at its homes, or were given up already
+	switch {
+	case b.undecided && b.flushValue.Object == e.Object:
+		// A flush of them is on its way, so they are at its homes, which keep them as
+		// long as the token counts: if it must be offered again, from there.
+		b.value.Homes = b.flushValue.Homes
+		return
+	case b.undecided && b.flushValue.Object.IsZero():
+		return // given up already
 	}
-	b.recalled = true
+	b.recalled, b.flushValue = true, ledger.Value{}
 	if b.flushing == 0 && !b.undecided {
 		m.flushes++
 	}
