@@ -60,13 +60,13 @@ func (m *Machine) tryOwn(o *op, b *local) {
 
 func (m *Machine) writeOwn(o *op, b *local) {
 	w := &o.write
-	if o.staged && o.born != m.incarnation { // the homes may be collecting it
+	if o.staged {
+		// What was staged for a Commit is protected by this incarnation only, and a
+		// Flush may be the next one's, when the homes collect it: another object.
+		m.abandon(w.Key, w.Value)
 		m.reply(o, Reply{Err: ErrContended})
 		return
 	}
-	// What was staged for a Commit is protected by this incarnation only, and a Flush
-	// may be the next one's: it is staged again.
-	o.staged, o.homes = false, ledger.Homes{}
 	if !w.If.Holds(b.version, b.value, w.Expect, w.Now) {
 		p := m.pointer(b)
 		m.reply(o, Reply{Err: ErrCondition, Before: p, After: p})
