@@ -76,7 +76,7 @@ func (m *Machine) confirm(own flight, joined bool) {
 func (m *Machine) decided(msg *ledger.Message, r *ledger.Record, out *ledger.Outcome) {
 	if out.Verdict != ledger.Effective {
 		if out.Verdict == ledger.Conflict || mutant.Is(mutant.CollectEarly) {
-			m.refused(r)
+			m.refused(msg.Node, r)
 		}
 		return
 	}

@@ -80,7 +80,7 @@ func (m *Machine) arrived(e Arrived) {
 	}
 	// An older write of the same ownership stays until a flush is decided: this one
 	// may fail at another home, and then the older one is the newest acknowledged.
-	m.keep(e.Key, func(old stagedObject) bool { return old.object != s.object }, s.object)
+	m.keep(e.Key, func(old stagedObject) bool { return old.object != s.object || old.author != s.author }, s.object)
 	m.staged[e.Key] = append(m.staged[e.Key], s)
 }
 
@@ -105,12 +105,16 @@ func (m *Machine) keep(key block.Key, f func(stagedObject) bool, except block.Ke
 	p, _ := m.led.Lookup(key)
 	kept := list[:0:0]
 	for _, s := range list {
-		switch {
-		case s.object == p.Value.Object:
-		case f(s):
+		if s.object != p.Value.Object && f(s) {
 			kept = append(kept, s)
-		case s.object != except:
+		}
+	}
+	for _, s := range list {
+		// Another author may have staged the same object, when only its end changes.
+		same := func(o stagedObject) bool { return o.object == s.object }
+		if s.object != p.Value.Object && s.object != except && !slices.ContainsFunc(kept, same) {
 			m.do(Collect{Object: s.object})
+			except = s.object
 		}
 	}
 	if len(kept) == 0 {
@@ -136,11 +140,11 @@ func (m *Machine) settleStaged(r *ledger.Record, out *ledger.Outcome) {
 }
 
 // refused lets go of an object whose record is decided, and not effective.
-func (m *Machine) refused(r *ledger.Record) {
+func (m *Machine) refused(author string, r *ledger.Record) {
 	switch r.Kind {
 	case ledger.Commit, ledger.Flush, ledger.Rehome:
 		if !r.Value.Object.IsZero() {
-			m.keep(r.Key, func(s stagedObject) bool { return s.object != r.Value.Object }, block.Key{})
+			m.keep(r.Key, func(s stagedObject) bool { return s.object != r.Value.Object || s.author != author }, block.Key{})
 		}
 	}
 }
