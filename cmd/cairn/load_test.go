@@ -76,8 +76,11 @@ type loadName struct {
 	// unsure is when an attempt ended without a known outcome: it may still come
 	// into the log, so order is not checked until a later write has succeeded.
 	unsure time.Time
-	// seen is the newest version that each node has shown or acknowledged.
+	// seen is the newest version that each node has shown or acknowledged in this era:
+	// when a node is killed, what it had not flushed is declared lost, and a name goes
+	// back for once.
 	seen [8]uint64
+	era  uint64
 }
 
 // startLoad runs so many workers until the test ends, or stopLoad.
@@ -283,7 +286,7 @@ func (l *load) putName(at, i int) {
 	mayFail := l.namesMayFail.Load()
 	err := l.do(at, func(ctx context.Context, n *client.Node) error {
 		err := n.PutName(ctx, name, nameValue(name, version))
-		if err != nil && (mayFail || l.namesMayFail.Load()) {
+		if err != nil && (mayFail || l.namesMayFail.Load() || ownerAway(err)) {
 			return errExpected{err}
 		}
 		return err
@@ -298,22 +301,35 @@ func (l *load) putName(at, i int) {
 		s.unsure = time.Time{}
 	}
 	if l.nodes[at].epoch.Load() == epoch {
-		s.seen[at] = max(s.seen[at], version)
+		s.see(l.era(), at, version)
 	}
 	l.puts.Add(1)
+}
+
+// era counts how often a node was killed or started.
+func (l *load) era() uint64 {
+	var n uint64
+	for _, node := range l.nodes {
+		n += uint64(node.epoch.Load())
+	}
+	return n
 }
 
 func (l *load) getName(at, i int) {
 	s := &l.names[i]
 	name := fmt.Sprintf("load-%02d", i)
 	s.mu.Lock()
-	before, unsure := s.seen[at], !s.unsure.IsZero()
+	era := l.era()
+	before, unsure := s.seen[at], !s.unsure.IsZero() || s.era != era
 	s.mu.Unlock()
 	epoch := l.nodes[at].epoch.Load()
 	var p []byte
 	err := l.do(at, func(ctx context.Context, n *client.Node) error {
 		v, err := n.GetName(ctx, name, nil)
 		p = v.Value
+		if ownerAway(err) {
+			return errExpected{err}
+		}
 		return err
 	})
 	l.gets.Add(1)
@@ -335,14 +351,35 @@ func (l *load) getName(at, i int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	same := l.nodes[at].epoch.Load() == epoch && epoch%2 == 0
-	if !same || unsure || !s.unsure.IsZero() {
+	if l.era() == era {
+		defer s.see(era, at, version)
+	}
+	if !same || unsure || !s.unsure.IsZero() || l.era() != era {
 		return
 	}
 	l.ordered.Add(1)
 	if version < before {
 		l.bad("name %s at node %s went back from version %d to %d", name, l.nodes[at].id, before, version)
 	}
+}
+
+// see notes a version that a node has shown; the lock is held.
+func (s *loadName) see(era uint64, at int, version uint64) {
+	if s.era != era {
+		s.seen, s.era = [8]uint64{}, era
+	}
 	s.seen[at] = max(s.seen[at], version)
+}
+
+// ownerAway tells whether a name could not be had because the node that owns it, or
+// its home, was killed: until its lease is over nobody else may speak for it.
+func ownerAway(err error) bool {
+	for _, e := range []error{client.ErrUnavailable, client.ErrUnknownOutcome, client.ErrUnreachable, client.ErrNoHome, context.DeadlineExceeded} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // putThrough are the numbers of the blocks that were put through a node.
