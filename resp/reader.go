@@ -183,7 +183,7 @@ func (r *commandReader) place(i int, n int64) ([]byte, error) {
 	}
 	if n >= int64(r.cfg.PayloadThreshold) {
 		if n > int64(r.cfg.MaxPayload) {
-			return nil, ServerError(fmt.Sprintf("%s argument %d has %d bytes, MaxPayload is %d", codeTooLarge, i, n, r.cfg.MaxPayload))
+			return nil, ServerError(fmt.Sprintf("%s argument %d has %d bytes, the most is %d", codeTooLarge, i, n, r.cfg.MaxPayload))
 		}
 		if err := r.sink.admit(n); err != nil {
 			return nil, err

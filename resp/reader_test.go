@@ -89,7 +89,7 @@ var protocolTable = []struct {
 	{name: "a web page's request", in: "POST / HTTP/1.1\r\n", err: "this is not an HTTP port"},
 	{
 		name: "MaxPayload", in: "*2\r\n$3\r\nSET\r\n$65\r\n" + strings.Repeat("a", 65) + "\r\nPING\r\n",
-		want: []string{"-TOOLARGE argument 1 has 65 bytes, MaxPayload is 64", `["PING"]`},
+		want: []string{"-TOOLARGE argument 1 has 65 bytes, the most is 64", `["PING"]`},
 	},
 	{
 		name: "MaxArgument", in: "*2\r\n$3\r\nSET\r\n$17\r\n" + strings.Repeat("a", 17) + "\r\nPING\r\n",
@@ -101,11 +101,11 @@ var protocolTable = []struct {
 	},
 	{
 		name: "MaxDiscard", in: "*2\r\n$3\r\nSET\r\n$201\r\n",
-		err: "TOOLARGE argument 1 has 201 bytes, MaxPayload is 64; more than MaxDiscard (200) bytes would have to be thrown away, closing",
+		err: "TOOLARGE argument 1 has 201 bytes, the most is 64; more than MaxDiscard (200) bytes would have to be thrown away, closing",
 	},
 	{
 		name: "MaxDiscard in sum", in: "*2\r\n$150\r\n" + strings.Repeat("a", 150) + "\r\n$51\r\n",
-		err: "TOOLARGE argument 0 has 150 bytes, MaxPayload is 64; more than MaxDiscard (200) bytes would have to be thrown away, closing",
+		err: "TOOLARGE argument 0 has 150 bytes, the most is 64; more than MaxDiscard (200) bytes would have to be thrown away, closing",
 	},
 }
 

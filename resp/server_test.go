@@ -262,7 +262,7 @@ func TestServerAnswersProtocolErrors(t *testing.T) {
 	for in, want := range map[string]string{
 		"PING\n*x\r\n":                           "+PONG\r\n-ERR Protocol error: invalid multibulk length\r\n",
 		"*1\r\n$-5\r\n":                          "-ERR Protocol error: invalid bulk length\r\n",
-		"*2\r\n$3\r\nSET\r\n$1073741824\r\nabcd": "-TOOLARGE argument 1 has 1073741824 bytes, MaxPayload is 65536; more than MaxDiscard (1048576) bytes would have to be thrown away, closing\r\n",
+		"*2\r\n$3\r\nSET\r\n$1073741824\r\nabcd": "-TOOLARGE argument 1 has 1073741824 bytes, the most is 65536; more than MaxDiscard (1048576) bytes would have to be thrown away, closing\r\n",
 	} {
 		nc, r := dialRaw(t, "tcp", addr)
 		exchange(t, nc, r, in, want, true)
@@ -275,7 +275,7 @@ func TestServerAnswersProtocolErrors(t *testing.T) {
 	// A payload over MaxPayload is thrown away and the connection stays usable.
 	nc, r := dialRaw(t, "tcp", addr)
 	exchange(t, nc, r, "*2\r\n$3\r\nSET\r\n$100000\r\n"+strings.Repeat("a", 100000)+"\r\nPING\r\n",
-		"-TOOLARGE argument 1 has 100000 bytes, MaxPayload is 65536\r\n+PONG\r\n", false)
+		"-TOOLARGE argument 1 has 100000 bytes, the most is 65536\r\n+PONG\r\n", false)
 	if m.reserved != 0 || m.dropped != 0 {
 		t.Errorf("%d reserved, %d dropped", m.reserved, m.dropped)
 	}

@@ -39,8 +39,9 @@ var (
 	ErrCorrupt = errors.New("block corrupt")
 	// ErrShortBuffer: the buffer given is smaller than the object.
 	ErrShortBuffer = errors.New("buffer shorter than the block")
-	// ErrNoSpace: the file system has no room left.
-	ErrNoSpace = errors.New("no space left on the file system")
+	// ErrNoSpace: there is no room left on the disk: its file system is full, or
+	// what must be kept on it is as much as it can be.
+	ErrNoSpace = errors.New("no space left on the disk")
 	// ErrDeviceLost: the device is gone and its blocks with it.
 	ErrDeviceLost = errors.New("device lost")
 	// ErrClosed: the store is closed.
@@ -140,11 +141,21 @@ func NewView(d block.Descriptor, p []byte, owner Releaser, slot uint64) View {
 	return View{Descriptor: d, Bytes: p, owner: owner, slot: slot}
 }
 
+// Slot says where the object lies: what a Slotted store can view without looking for it.
+func (v View) Slot() uint64 { return v.slot }
+
 // Release ends the view. It must be called exactly once for each View returned.
 func (v View) Release() {
 	if v.owner != nil {
 		v.owner.ReleaseView(v.slot)
 	}
+}
+
+// Slotted is a Memory that finds an object again by the Slot of an earlier View.
+type Slotted interface {
+	// ViewSlot is View of the object, if it still lies in slot. False: it may be elsewhere,
+	// or gone; any number may be asked for.
+	ViewSlot(slot uint64, key block.Key) (View, bool)
 }
 
 // Syncer is a Store that outlives the process. After Sync returns nil, every Put
@@ -161,6 +172,8 @@ type Stats struct {
 	Used      int64 // bytes that they occupy, with rounding and overhead
 	Capacity  int64 // bytes that the store may occupy
 	Pinned    int64 // objects pinned at present
+	Kept      int64 // bytes that objects occupy which are never evicted
+	KeptLimit int64 // bytes that these may occupy at most
 	Hits      int64 // Get and View that found the object
 	Misses    int64 // Get and View that did not
 	Puts      int64 // objects stored

@@ -5,7 +5,7 @@ package wire
 const (
 	CodeFull        = "FULL"        // no room: every block is pinned or not yet durable
 	CodeTooLarge    = "TOOLARGE"    // larger than a limit of the node
-	CodeNoSpace     = "NOSPACE"     // the node's file system is full
+	CodeNoSpace     = "NOSPACE"     // the file system of a node is full, or its disk is full of names' values
 	CodeConflict    = "CONFLICT"    // other bytes under this key, or a name has another version: see Conflict
 	CodeNamespace   = "NONAMESPACE" // no such namespace
 	CodeNotFound    = "NOTFOUND"    // no such block or name
@@ -13,5 +13,8 @@ const (
 	CodeUnknown     = "UNKNOWN"     // a change that may have been made, or may be made yet
 	CodeNoHome      = "NOHOME"      // no live node can keep the block durably
 	CodeUnreachable = "UNREACHABLE" // the version is known, but no node that has its bytes answers
+	CodeSequence    = "NOSEQUENCE"  // no such open sequence on this connection
+	CodePinned      = "PINNED"      // sequences have pinned as much of a tier as they may
+	CodeLimit       = "LIMIT"       // a limit of the node on sequences
 	CodeOther       = "ERR"
 )
