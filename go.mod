@@ -21,6 +21,7 @@ require (
 	github.com/schollz/progressbar/v3 v3.19.1 // progress of replay and bench on a terminal
 	github.com/zeebo/xxh3 v1.1.0 // checksum of every block and record
 	golang.org/x/sys v0.49.0 // memfd, madvise, preadv, fallocate: what package syscall lacks
+	pgregory.net/rapid v1.3.0 // tests: sequence against a model, with failures made small
 )
 
 require (

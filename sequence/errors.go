@@ -16,6 +16,9 @@ var (
 	// ErrLength reports a number of tokens that the sequence does not have;
 	// errors.As finds a [*LengthError].
 	ErrLength = errors.New("sequence: length out of range")
+	// ErrExtension reports tokens that a sequence did not take; errors.As finds a
+	// [*ExtensionError].
+	ErrExtension = errors.New("sequence: tokens not added")
 )
 
 // PositionError reports a sequence that would need more blocks than a key can
@@ -45,6 +48,18 @@ func (e *LengthError) Error() string {
 
 // Unwrap is [ErrLength].
 func (e *LengthError) Unwrap() error { return ErrLength }
+
+// ExtensionError reports tokens that a [TokenSequence] did not take. errors.Is
+// finds [ErrExtension] and what Cause wraps.
+type ExtensionError struct {
+	// Cause is a [*PositionError], or the error of a [Hasher].
+	Cause error
+}
+
+func (e *ExtensionError) Error() string { return fmt.Sprintf("%v: %v", ErrExtension, e.Cause) }
+
+// Unwrap is [ErrExtension] and the cause.
+func (e *ExtensionError) Unwrap() []error { return []error{ErrExtension, e.Cause} }
 
 // checkPosition accepts the positions that a key can carry.
 func checkPosition(position int) error {

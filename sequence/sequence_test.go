@@ -1,14 +1,10 @@
 package sequence
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"cairn/block"
 )
@@ -21,121 +17,20 @@ func count(from, to uint32) []uint32 {
 	return out
 }
 
-// The values are those of ai-dynamo/dynamo for tokens 1…12, blocks of four,
-// salt 1337.
-func TestXXH3Golden(t *testing.T) {
-	tokens := count(1, 12)
-	for i, want := range []uint64{14643705804678351452, 16777012769546811212, 483935686894639516} {
-		if got := BlockHash(1337, tokens[4*i:4*i+4]); got != want {
-			t.Errorf("block hash %d is %d, want %d", i, got, want)
-		}
-	}
-	keys, err := KeysOf(XXH3{}, SeedSalt(1337), 4, tokens)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range []uint64{14643705804678351452, 4945711292740353085, 12583592247330656132} {
-		if got := SequenceHash(keys[i]); got != want {
-			t.Errorf("sequence hash %d is %d, want %d", i, got, want)
-		}
-		if keys[i].Position() != i || [5]byte(keys[i][11:]) != [5]byte{} {
-			t.Errorf("key %d is %s: want position %d and zero padding", i, keys[i], i)
-		}
-	}
-}
-
-// reference is the definition of a SHA-256 key, written without regard to speed.
-func reference(parent block.Key, salt Salt, position int, tokens []uint32) block.Key {
-	p := append(slices.Clone(parent[:]), salt[:]...)
-	for _, t := range tokens {
-		p = binary.LittleEndian.AppendUint32(p, t)
-	}
-	sum := sha256.Sum256(p)
-	k, _ := block.NewKey(position, [block.HashSize]byte(sum[:]))
-	return k
-}
-
-func TestSHA256IsItsDefinition(t *testing.T) {
-	salt := Salt{1, 2, 3}
-	for _, size := range []int{1, 4, 15, 16, 31, 32, 33, 64, 255, 256, 257, 512, 1000} {
-		parent := block.Key{7, 8, 9}
-		tokens := make([]uint32, size)
-		for i := range tokens {
-			tokens[i] = uint32(i) * 2654435761
-		}
-		got, err := SHA256{}.Key(parent, salt, 5, tokens)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := reference(parent, salt, 5, tokens); got != want {
-			t.Errorf("%d tokens: %s, want %s", size, got, want)
-		}
-	}
-}
-
-// Keys are stored on disks and exchanged between versions: they must not change.
-func TestSHA256Golden(t *testing.T) {
-	salt, err := Namespace{Tenant: "t", Model: "m", BlockSize: 4}.Salt()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := salt.String(), goldenSalt; got != want {
-		t.Errorf("salt is %s, want %s", got, want)
-	}
-	keys, err := KeysOf(nil, salt, 4, count(1, 8))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, k := range keys {
-		got = append(got, k.String())
-	}
-	if diff := cmp.Diff(goldenKeys, got); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestHashersDoNotAllocate(t *testing.T) {
-	tokens := count(1, 256)
-	for _, size := range []int{16, 256} {
-		for _, h := range []Hasher{SHA256{}, XXH3{}} {
-			n := testing.AllocsPerRun(100, func() {
-				if _, err := h.Key(block.Key{}, Salt{}, 1, tokens[:size]); err != nil {
-					t.Fatal(err)
-				}
-			})
-			if n != 0 {
-				t.Errorf("%T: %v allocations for %d tokens", h, n, size)
-			}
-		}
-	}
-}
-
-func TestPositionOverflow(t *testing.T) {
-	for _, h := range []Hasher{SHA256{}, XXH3{}} {
-		if _, err := h.Key(block.Key{}, Salt{}, block.MaxPosition, []uint32{1}); err != nil {
-			t.Errorf("%T: the last position: %v", h, err)
-		}
-		for _, p := range []int{-1, block.MaxPosition + 1} {
-			_, err := h.Key(block.Key{}, Salt{}, p, []uint32{1})
-			var pe *PositionError
-			if !errors.Is(err, block.ErrPosition) || !errors.As(err, &pe) || pe.Position != p {
-				t.Errorf("%T: position %d: %v", h, p, err)
-			}
-		}
-	}
-}
-
 // flaky fails at one position: an error in the middle of a call.
 type flaky struct{ failAt int }
 
 var errFlaky = errors.New("flaky")
 
-func (f flaky) Key(_ block.Key, _ Salt, position int, _ []uint32) (block.Key, error) {
-	if position == f.failAt {
-		return block.Key{}, errFlaky
+func (f flaky) AppendKeys(keys []block.Key, _ Salt, blockSize int, tokens []uint32) ([]block.Key, error) {
+	before := len(keys)
+	for range len(tokens) / blockSize {
+		if len(keys) == f.failAt {
+			return keys[:before], errFlaky
+		}
+		keys = append(keys, block.Key{2: byte(len(keys))})
 	}
-	return block.NewKey(position, [block.HashSize]byte{})
+	return keys, nil
 }
 
 func TestExtendErrorsLeaveTheSequenceAsItWas(t *testing.T) {
@@ -146,8 +41,11 @@ func TestExtendErrorsLeaveTheSequenceAsItWas(t *testing.T) {
 	if _, err := s.Extend(count(1, 3)); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := s.Extend(count(4, 20)); !errors.Is(err, errFlaky) || !r.Empty() {
+	var ee *ExtensionError
+	if r, err := s.Extend(count(4, 20)); !errors.Is(err, errFlaky) || !errors.Is(err, ErrExtension) || r != (Range{1, 1}) {
 		t.Errorf("got %v, %v", r, err)
+	} else if !errors.As(err, &ee) || ee.Cause != errFlaky {
+		t.Errorf("the error is %#v", err)
 	}
 	if s.Len() != 3 || s.Blocks() != 1 || !slices.Equal(s.Partial(), []uint32{3}) {
 		t.Errorf("after the error: %d tokens, %d blocks, partial %v", s.Len(), s.Blocks(), s.Partial())
@@ -373,30 +271,4 @@ func FuzzSequence(f *testing.F) {
 			}
 		}
 	})
-}
-
-func BenchmarkHash(b *testing.B) {
-	for _, size := range []int{16, 64, 256} {
-		tokens := count(1, uint32(size))
-		for name, h := range map[string]Hasher{"sha256": SHA256{}, "xxh3": XXH3{}} {
-			b.Run(name+"/"+map[int]string{16: "16", 64: "64", 256: "256"}[size], func(b *testing.B) {
-				b.ReportAllocs()
-				b.SetBytes(int64(4 * size))
-				var k block.Key
-				for b.Loop() {
-					k, _ = h.Key(k, Salt{}, 1, tokens)
-				}
-			})
-		}
-	}
-}
-
-func BenchmarkKeysOf8192Tokens(b *testing.B) {
-	tokens := count(1, 8192)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := KeysOf(nil, Salt{}, 16, tokens); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -19,6 +19,11 @@ func (r Range) Len() int { return r.End - r.Start }
 // Empty tells whether the range has no member.
 func (r Range) Empty() bool { return r.Start >= r.End }
 
+// intersect is what both ranges have; it may be empty with an End before Start.
+func (r Range) intersect(o Range) Range {
+	return Range{max(r.Start, o.Start), min(r.End, o.End)}
+}
+
 // String is "[start,end)".
 func (r Range) String() string { return fmt.Sprintf("[%d,%d)", r.Start, r.End) }
 
@@ -44,21 +49,23 @@ func New(blockSize int, salt Salt, hasher Hasher) (*TokenSequence, error) {
 }
 
 // Extend appends tokens, which it copies, and returns the range of blocks that
-// became whole by it. A sequence with more blocks than a key can count gives a
-// [*PositionError]. On error the sequence is as before.
+// became whole by it. What goes wrong is the cause of an [*ExtensionError]; a
+// sequence with more blocks than a key can count has a [*PositionError]. On
+// error the sequence is as before.
 func (s *TokenSequence) Extend(tokens []uint32) (Range, error) {
 	before := len(s.keys)
 	length := len(s.tokens)
 	if err := checkPosition(max((length+len(tokens))/s.blockSize-1, 0)); err != nil {
-		return Range{before, before}, err
+		return Range{before, before}, &ExtensionError{Cause: err}
 	}
 	s.tokens = append(s.tokens, tokens...)
-	keys, err := appendKeys(s.keys, s.hasher, s.salt, s.blockSize, s.tokens[before*s.blockSize:])
-	s.keys = keys
+	keys, err := s.hasher.AppendKeys(s.keys, s.salt, s.blockSize, s.tokens[before*s.blockSize:])
 	if err != nil {
 		s.tokens = s.tokens[:length]
+		return Range{before, before}, &ExtensionError{Cause: err}
 	}
-	return Range{before, len(s.keys)}, err
+	s.keys = keys
+	return Range{before, len(keys)}, nil
 }
 
 // Append is Extend by one token; the range has one block when the token
