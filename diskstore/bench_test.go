@@ -153,3 +153,42 @@ func BenchmarkRecover(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkPutRolling writes 4 KiB objects to a store that is full, so that segments
+// are begun and removed all the time: without kept objects, and with a third of it
+// kept.
+func BenchmarkPutRolling(b *testing.B) {
+	for _, kept := range []bool{false, true} {
+		name := "cache"
+		if kept {
+			name = "kept"
+		}
+		b.Run(name, func(b *testing.B) {
+			s := open(b, b.TempDir(), Config{Capacity: 64 << 20, SegmentSize: 4 << 20})
+			src := content(1, 0, 4<<10)
+			sum := block.Checksum(src)
+			put := func(key block.Key) {
+				if _, err := s.Put(context.Background(), block.Descriptor{Key: key, Length: 4 << 10, Sum: sum}, src); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for i := range 16 << 10 {
+				if kept && i%3 == 0 {
+					put(block.NamedKey("bench", nil, uint64(i)))
+				} else {
+					put(keyOf(i))
+				}
+			}
+			next := 1 << 20
+			b.SetBytes(4 << 10)
+			for b.Loop() {
+				put(keyOf(next))
+				next++
+			}
+			b.StopTimer()
+			if k := s.Kept(); kept {
+				b.ReportMetric(float64(k.MovedBytes)/float64(b.N)/(4<<10), "moved/put")
+			}
+		})
+	}
+}

@@ -25,6 +25,11 @@ const (
 	MaxSegments = 2048
 	// DefaultRescueFraction is used where Config.RescueFraction is 0.
 	DefaultRescueFraction = 0.25
+	// DefaultMaxKept is used where Config.MaxKept is 0, and MaxMaxKept is the
+	// highest: reclaim moves kept objects, and up to 1 / (1 - MaxKept) bytes are
+	// written for each byte that is put.
+	DefaultMaxKept = 0.9
+	MaxMaxKept     = 0.95
 	// DefaultSyncEvery is used where Config.SyncEvery is 0.
 	DefaultSyncEvery = time.Second
 )
@@ -59,7 +64,9 @@ func (p SyncPolicy) String() string {
 type Config struct {
 	// Capacity is the number of bytes that the segment files may occupy,
 	// overhead included; at least 2 × SegmentSize. About one SegmentSize of it is
-	// kept free. 0 is DefaultCapacity.
+	// kept free, and two while there are kept objects. While these are moved beside
+	// many writers the files may exceed it for a moment, by two segments at most. 0 is
+	// DefaultCapacity.
 	Capacity int64
 	// SegmentSize is the size in bytes at which a segment file is full. It bounds
 	// the largest object ([Store.MaxObject]), and is the unit of eviction. 0 is
@@ -74,6 +81,18 @@ type Config struct {
 	// of the segment being evicted that were read since they were written; at
 	// most 0.75. 0 is DefaultRescueFraction; a negative value rescues nothing.
 	RescueFraction float64
+	// Keep says which objects are never evicted: they leave the store by Delete
+	// only, or when they turn out to be damaged. It must always say the same of a
+	// key, be quick and not call the store; it is called in parallel. A store may be
+	// reopened with another Keep. nil is [block.Key.Named], because a named block
+	// cannot be computed again.
+	Keep func(block.Key) bool
+	// MaxKept is how much of Capacity, less the three segments that the store needs
+	// to work, kept objects may occupy, with their headers and padding; a Put of
+	// one more gives ErrNoSpace. What is left is what reclaim gains, so it always
+	// gets on. At most MaxMaxKept; 0 is DefaultMaxKept. A store of fewer than four
+	// segments takes no object that it must keep; see KeptLimit.
+	MaxKept float64
 	// Sync says when data is flushed.
 	Sync SyncPolicy
 	// SyncEvery is the period of SyncInterval. 0 is DefaultSyncEvery.
@@ -96,6 +115,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RescueFraction == 0 {
 		c.RescueFraction = DefaultRescueFraction
+	}
+	if c.Keep == nil {
+		c.Keep = block.Key.Named
+	}
+	if c.MaxKept == 0 {
+		c.MaxKept = DefaultMaxKept
 	}
 	if c.SyncEvery == 0 {
 		c.SyncEvery = DefaultSyncEvery
@@ -127,6 +152,9 @@ func (c Config) Validate() error {
 	if !(c.RescueFraction <= 0.75) {
 		bad("RescueFraction %v: want at most 0.75", c.RescueFraction)
 	}
+	if !(c.MaxKept > 0 && c.MaxKept <= MaxMaxKept) {
+		bad("MaxKept %v: want more than 0 and at most %v", c.MaxKept, MaxMaxKept)
+	}
 	if c.Sync > SyncAlways {
 		bad("Sync %v: want SyncManual, SyncInterval or SyncAlways", c.Sync)
 	}
@@ -139,6 +167,31 @@ func (c Config) Validate() error {
 // rescueBudget is RescueFraction in bytes.
 func (c Config) rescueBudget() int64 {
 	return int64(max(c.RescueFraction, 0) * float64(c.SegmentSize))
+}
+
+// keptRoom is what kept objects can occupy at all: one segment takes the records, one
+// is room for the next, and one is room for what reclaim moves; and segments that
+// are only half full, because objects are large, have headers too.
+func (c Config) keptRoom() int64 {
+	bytes := max(c.Capacity-3*c.SegmentSize, 0)
+	return int64(float64(bytes) * float64(c.SegmentSize-segmentHeaderSize) / float64(c.SegmentSize+segmentHeaderSize))
+}
+
+// KeptLimit is MaxKept in bytes: what kept objects may occupy. It is 0 where there are
+// fewer than four segments. c must be valid.
+func (c Config) KeptLimit() int64 {
+	c = c.withDefaults()
+	return int64(c.MaxKept * float64(c.keptRoom()))
+}
+
+// recordSize is what the record of an object of the given length takes.
+func (c Config) recordSize(length uint32) int64 {
+	return recordSize(int64(length), int64(c.PayloadAlign))
+}
+
+// keptSize is what a kept object of the given length counts.
+func (c Config) keptSize(length uint32) int64 {
+	return c.recordSize(length) + cellSize
 }
 
 // maxSegments is the number of segments that a store may have at once.

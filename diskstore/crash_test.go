@@ -3,6 +3,8 @@ package diskstore
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -21,9 +23,30 @@ import (
 // is going to be killed.
 const childEnv = "CAIRN_DISKSTORE_CHILD"
 
-func crashConfig() Config { return Config{Capacity: 4 << 20, SegmentSize: 256 << 10} }
+const (
+	crashWriters = 4
+	crashEach    = 5 // objects that each writer puts in one batch
+	crashBatch   = crashWriters * crashEach
+	// crashKeeps is after how many younger numbers a kept object is deleted.
+	crashKeeps = 1000
+	// Objects from crashRegister on are kept, and written again and again.
+	crashRegister  = 1 << 24
+	crashRegisters = 24
+)
 
-func crashLength(i int) int { return (i * 7919) % 20000 }
+func crashConfig() Config {
+	return Config{Capacity: 4 << 20, SegmentSize: 256 << 10, Keep: func(k block.Key) bool { return crashKept(numberOf(k)) }}
+}
+
+// crashKept says which objects are kept.
+func crashKept(i int) bool { return i >= crashRegister || i%5 == 1 }
+
+// numberOf is the inverse of keyOf.
+func numberOf(k block.Key) int { return int(binary.BigEndian.Uint32(k[11:])) }
+
+func crashLength(i, version int) int { return (i*7919 + version*1237) % 20000 }
+
+func crashContent(i, version int) []byte { return content(i, version, crashLength(i, version)) }
 
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(childEnv); spec != "" {
@@ -38,65 +61,139 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// crashChild writes objects from four goroutines until it is killed. Each line
-// that it prints is a promise: "p 7" that object 7 was put, "d 7" that it was
-// deleted, "e 7" that it was evicted, "s 3" that what was promised in the lines
-// before the third "b" line is durable.
+// tellingDir says of each segment file that is going to be removed which objects are
+// lost with it.
+type tellingDir struct {
+	filesystem
+	child *child
+}
+
+func (d tellingDir) Remove(name string) error {
+	if id, ok := parseSegmentName(name); ok && d.child.s != nil {
+		d.child.sayDoomed(id)
+	}
+	return d.filesystem.Remove(name)
+}
+
+// child is the process that is going to be killed. Each line that it prints was true
+// when it was printed, and nothing is done before its line:
+//
+//	w 7 2  object 7 is going to be written in version 2, over what there was
+//	p 7 2  that has been done
+//	x 7    object 7 is going to be deleted
+//	d 7    that has been done
+//	u 7    object 7 is in a segment that is going to be removed
+//	e 7    Put said that object 7 was evicted
+//	s      all deletions that have been done are durable
+type child struct {
+	s  *Store
+	mu gosync.Mutex // a line at a time
+}
+
+func (c *child) say(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Printf(format, args...)
+}
+
+func (c *child) sayDoomed(id uint32) {
+	var lost []int
+	c.s.mu.Lock()
+	for k, e := range c.s.index {
+		if e.segment == id {
+			lost = append(lost, numberOf(k))
+		}
+	}
+	c.s.mu.Unlock()
+	for _, i := range lost {
+		c.say("u %d\n", i)
+	}
+}
+
 func crashChild(dir string, first int) error {
-	s, err := Open(dir, crashConfig())
+	lock, err := lockDir(dir)
 	if err != nil {
 		return err
 	}
-	keys := map[block.Key]int{}
-	var mu gosync.Mutex
-	say := func(format string, args ...any) {
-		mu.Lock()
-		defer mu.Unlock()
-		fmt.Printf(format, args...)
+	c := &child{}
+	s, err := openFS(dir, crashConfig().withDefaults(), tellingDir{osDir(dir), c})
+	if err != nil {
+		return err
 	}
-	for batch := 0; ; batch++ {
+	s.lock, c.s = lock, s
+	for ; ; first += crashBatch {
+		c.deleteOld(first - crashKeeps)
 		var wg gosync.WaitGroup
-		errs := make(chan error, 4)
-		for w := range 4 {
-			wg.Go(func() {
-				for j := range 5 {
-					i := first + batch*20 + w*5 + j
-					p := content(i, 0, crashLength(i))
-					mu.Lock()
-					keys[keyOf(i)] = i
-					mu.Unlock()
-					evicted, err := s.Put(context.Background(), block.Describe(keyOf(i), keyOf(i-1), p), p)
-					for _, k := range evicted {
-						mu.Lock()
-						n, ok := keys[k]
-						mu.Unlock()
-						if ok {
-							say("e %d\n", n)
-						}
-					}
-					if err != nil {
-						errs <- err
-						return
-					}
-					say("p %d\n", i)
-					if i%7 == 0 && s.Delete(keyOf(i)) {
-						say("d %d\n", i)
-					}
-				}
-			})
+		errs := make([]error, crashWriters)
+		for w := range crashWriters {
+			wg.Go(func() { errs[w] = c.writeSome(first + w*crashEach) })
 		}
 		wg.Wait()
-		select {
-		case err := <-errs:
-			return err
-		default:
-		}
-		say("b %d\n", batch)
-		if err := s.Sync(context.Background()); err != nil {
+		if err := errors.Join(append(errs, s.Sync(context.Background()))...); err != nil {
 			return err
 		}
-		say("s %d\n", batch)
+		c.say("s\n")
 	}
+}
+
+// deleteOld deletes the kept objects below a number.
+func (c *child) deleteOld(below int) {
+	var old []int
+	c.s.All(func(d block.Descriptor) bool {
+		if i := numberOf(d.Key); crashKept(i) && i < below {
+			old = append(old, i)
+		}
+		return true
+	})
+	for _, i := range old {
+		c.delete(i)
+	}
+}
+
+// writeSome puts objects from a number on, of which it deletes a few at once, and
+// one register.
+func (c *child) writeSome(from int) error {
+	for i := from; i < from+crashEach; i++ {
+		if err := c.put(i, 0); err != nil {
+			return err
+		}
+		if i%7 == 0 {
+			c.delete(i)
+		}
+		c.read(i - 8*crashBatch - i%3) // so that it is rescued
+	}
+	r := crashRegister + from/crashEach%crashRegisters
+	c.say("w %d %d\n", r, from)
+	c.s.Delete(keyOf(r))
+	return c.write(r, from)
+}
+
+func (c *child) put(i, version int) error {
+	c.say("w %d %d\n", i, version)
+	return c.write(i, version)
+}
+
+func (c *child) write(i, version int) error {
+	p := crashContent(i, version)
+	evicted, err := c.s.Put(context.Background(), block.Describe(keyOf(i), keyOf(i-1), p), p)
+	for _, k := range evicted {
+		c.say("e %d\n", numberOf(k))
+	}
+	if err == nil {
+		c.say("p %d %d\n", i, version)
+	}
+	return err
+}
+
+// read reads an object if it is there.
+func (c *child) read(i int) {
+	_, _ = c.s.Get(context.Background(), keyOf(i), make([]byte, 20000))
+}
+
+func (c *child) delete(i int) {
+	c.say("x %d\n", i)
+	c.s.Delete(keyOf(i))
+	c.say("d %d\n", i)
 }
 
 // TestKill kills a writing process at random moments, again and again on one
@@ -107,19 +204,29 @@ func TestKill(t *testing.T) {
 		rounds = 300
 	}
 	dir := t.TempDir()
+	m := crashModel{}
 	first := 0
 	for round := range rounds {
 		after := time.Duration(1+rand.IntN(120)) * time.Millisecond
-		lines := runAndKill(t, dir, first, after)
-		first = verifyPromises(t, dir, first, lines)
+		first = m.verify(t, dir, first, runAndKill(t, dir, first, after))
 		if t.Failed() {
 			t.Fatalf("round %d, killed after %v", round, after)
 		}
 	}
-	t.Logf("%d kills, %d objects", rounds, first)
+	var there, kept int
+	for i := range m {
+		there++
+		if crashKept(i) {
+			kept++
+		}
+	}
+	if kept == 0 || kept == there {
+		t.Errorf("%d objects are there, and %d are kept", there, kept)
+	}
+	t.Logf("%d kills, %d objects put, %d there, of these %d kept", rounds, first, there, kept)
 }
 
-// runAndKill starts the child, and kills it some time after its first promise.
+// runAndKill starts the child, and kills it some time after its first line.
 func runAndKill(t *testing.T, dir string, first int, after time.Duration) []string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -138,7 +245,7 @@ func runAndKill(t *testing.T, dir string, first int, after time.Duration) []stri
 	for {
 		line, err := r.ReadString('\n')
 		if err == io.EOF {
-			break // a last line without an end is no promise
+			break // a last line without an end was not said
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -152,64 +259,4 @@ func runAndKill(t *testing.T, dir string, first int, after time.Duration) []stri
 		t.Fatalf("the child ended by itself: %v\n%s", err, stderr.String())
 	}
 	return lines
-}
-
-// verifyPromises compares the directory with what the child said, and returns
-// the number of the next object.
-func verifyPromises(t *testing.T, dir string, first int, lines []string) (next int) {
-	t.Helper()
-	type state struct{ put, deleted, evicted, settled bool }
-	objects := map[int]*state{}
-	newest := first
-	for _, line := range lines {
-		what, number, _ := strings.Cut(line, " ")
-		n, err := strconv.Atoi(number)
-		if err != nil {
-			t.Fatalf("line %q: %v", line, err)
-		}
-		switch what {
-		case "p":
-			newest = max(newest, n)
-			fallthrough
-		case "d", "e":
-			o := objects[n]
-			if o == nil {
-				o = &state{}
-				objects[n] = o
-			}
-			o.put = o.put || what == "p"
-			o.deleted = o.deleted || what == "d"
-			o.evicted = o.evicted || what == "e"
-		case "s":
-			// All lines before the "b" line of this batch, and so all objects of it.
-			for i, o := range objects {
-				o.settled = o.settled || i < first+(n+1)*20
-			}
-		}
-	}
-	s := open(t, dir, crashConfig())
-	defer s.Close()
-	// The last promises of eviction may not have been heard: a segment or two.
-	recent := newest - int(crashConfig().Capacity-4*crashConfig().SegmentSize)/10000
-	for i, o := range objects {
-		_, there := s.Stat(keyOf(i))
-		switch {
-		case o.put && !o.deleted && !o.evicted && i > recent && !there:
-			if i%7 != 0 { // its deletion may not have been heard
-				t.Errorf("object %d was put, settled %v, and is gone", i, o.settled)
-			}
-		case o.deleted && o.settled && there:
-			t.Errorf("object %d was deleted for good and is back", i)
-		}
-	}
-	s.All(func(d block.Descriptor) bool {
-		i := int(uint32(d.Key[11])<<24 | uint32(d.Key[12])<<16 | uint32(d.Key[13])<<8 | uint32(d.Key[14]))
-		newest = max(newest, i)
-		check(t, s, i, crashLength(i))
-		return true
-	})
-	if st := s.Stats(); st.Corrupt > s.Recovered().Corrupt || st.Used > st.Capacity {
-		t.Errorf("stats: %+v, recovery %+v", st, s.Recovered())
-	}
-	return newest + 20
 }

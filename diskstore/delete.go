@@ -87,17 +87,12 @@ func (s *Store) writeTombBatch(ctx context.Context, batch []tombstone) (n int, e
 		}
 	}
 	batch = batch[:n]
-	size := int64(n) * g.unit()
-	p := make([]byte, size)
-	for i, t := range batch {
-		at := int64(i) * g.unit()
-		r := record{kind: kindTombstone, order: t.order, key: t.key, off: off + at}
-		r.encodeHeader(p[at:], g.salt)
-	}
+	p := encodeTombs(g, batch, off)
 	err = s.ioError(writeFull(g.file, [][]byte{p}, off))
 	if errors.Is(err, tier.ErrNoSpace) {
-		if keys, ok := s.relieve(ctx); ok {
-			s.addOrphans(keys)
+		keys, ok := s.relieve(ctx)
+		s.addOrphans(keys)
+		if ok {
 			err = s.ioError(writeFull(g.file, [][]byte{p}, off))
 		}
 	}
@@ -106,7 +101,7 @@ func (s *Store) writeTombBatch(ctx context.Context, batch []tombstone) (n int, e
 	if err != nil {
 		n = 0
 		if !g.retired {
-			g.giveBack(off, size, len(batch))
+			g.giveBack(off, int64(len(p)), len(batch))
 		}
 	} else {
 		g.tombs = append(g.tombs, batch...)
@@ -114,4 +109,15 @@ func (s *Store) writeTombBatch(ctx context.Context, batch []tombstone) (n int, e
 	}
 	s.finishLocked(g)
 	return n, err
+}
+
+// encodeTombs returns the records of tombstones, to be written to g at off.
+func encodeTombs(g *segment, batch []tombstone, off int64) []byte {
+	p := make([]byte, int64(len(batch))*g.unit())
+	for i, t := range batch {
+		at := int64(i) * g.unit()
+		r := record{kind: kindTombstone, order: t.order, key: t.key, off: off + at}
+		r.encodeHeader(p[at:], g.salt)
+	}
+	return p
 }

@@ -216,8 +216,8 @@ func TestNotADirectory(t *testing.T) {
 }
 
 func TestValidateReportsEverything(t *testing.T) {
-	err := Config{Capacity: -1, PayloadAlign: 100, RescueFraction: 2, Sync: 9, SyncEvery: -1}.Validate()
-	for _, want := range []string{"Capacity", "PayloadAlign", "RescueFraction", "Sync ", "SyncEvery"} {
+	err := Config{Capacity: -1, PayloadAlign: 100, RescueFraction: 2, MaxKept: 1, Sync: 9, SyncEvery: -1}.Validate()
+	for _, want := range []string{"Capacity", "PayloadAlign", "RescueFraction", "MaxKept", "Sync ", "SyncEvery"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is missing in: %v", want, err)
 		}

@@ -5,7 +5,8 @@
 // It is a log-structured cache in the manner of the log-structured file system
 // (Rosenblum and Ousterhout, 1992) with first-in first-out reclaim of whole
 // segments and a second chance for what was read (CLOCK, Corbató 1968). Nothing
-// is ever rewritten in place, so write amplification is 1 plus what is rescued.
+// is ever rewritten in place, so write amplification is 1 plus what is rescued
+// and what is moved because it must be kept.
 //
 // # What survives what
 //
@@ -94,4 +95,26 @@
 // copied to the new segment, up to RescueFraction of a segment, and flushed
 // before the old file is removed. A tombstone is only ever younger than
 // the records that it hides, so removing the oldest segment never revives one.
+//
+// # Kept objects
+//
+// Objects for which Config.Keep is true (by default those of named blocks, which
+// nobody can compute again) are never evicted. Before their segment goes they are
+// verified and copied, with a new order, to the active segment or a new one, and
+// flushed. A crash between leaves one record or both; both are the same object, and
+// the copy has the higher order. A deletion gives its tombstone the highest order
+// there is, so it hides the copy even while it is being written. When the flush
+// fails, the index goes back to the originals and the segment stays. A kept object that is
+// damaged cannot be copied: it is dropped, counted, and in the list of what the
+// Put evicted. One that gives input or output errors stays, and its segment with it.
+//
+// So that reclaim always gains something, what is kept is limited (Config.MaxKept);
+// beyond that Put gives ErrNoSpace and evicts nothing. While something is kept
+// there is room for one segment more, to move objects to, also in the file system, as
+// long as others leave it: when that is full, segments go first from which nothing must
+// be moved. A segment that is mostly
+// kept is passed over for one of the next eight that gains more, eight times at most: a
+// tombstone can go only when all segments are gone that are older than it, so it is
+// carried along when its segment goes before these. With a part u of the store
+// kept, moving costs at most about u / (1 - u) bytes for each byte that is put.
 package diskstore

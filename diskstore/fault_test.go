@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"testing"
+
+	"cairn/block"
 )
 
 // long tells whether the long tests are asked for, by CAIRN_LONG=1.
@@ -12,7 +14,14 @@ func long() bool { return os.Getenv("CAIRN_LONG") == "1" }
 
 // TestEveryFault fails each call of a scripted life in each way, once a run.
 func TestEveryFault(t *testing.T) {
-	if n := script(t, 0, noFault); n < 200 {
+	t.Run("cache", func(t *testing.T) { everyFault(t, tiny) })
+	kept := tiny
+	kept.Keep = func(k block.Key) bool { return k[14]%8 == 3 }
+	t.Run("kept", func(t *testing.T) { everyFault(t, kept) })
+}
+
+func everyFault(t *testing.T, cfg Config) {
+	if n := script(t, cfg, 0, noFault); n < 200 {
 		t.Fatalf("the script makes %d calls only", n)
 	} else {
 		// Each run takes other calls; CAIRN_LONG=1 takes all of them.
@@ -22,7 +31,7 @@ func TestEveryFault(t *testing.T) {
 		}
 		for kind := failEIO; kind < faultKinds; kind++ {
 			for call := 1 + start; call <= n; call += stride {
-				script(t, call, kind)
+				script(t, cfg, call, kind)
 			}
 		}
 		t.Logf("%d calls × %d faults, stride %d", n, faultKinds-1, stride)
@@ -31,9 +40,18 @@ func TestEveryFault(t *testing.T) {
 
 // TestFaultyDevice fails a good part of all calls for a while.
 func TestFaultyDevice(t *testing.T) {
-	for seed := range uint64(10) {
+	seeds := uint64(20)
+	if long() {
+		seeds = 2000
+	}
+	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 1))
-		m := newModel(t, tiny)
+		cfg := tiny
+		if seed%2 == 1 {
+			cfg.Keep = keepTwoOfThree
+		}
+		m := newModel(t, cfg)
+		m.faulty = true
 		m.note("seed %d", seed)
 		if err := m.open(); err != nil {
 			t.Fatal(err)
@@ -93,8 +111,9 @@ func (m *model) mustHeal() {
 
 // script is a life of a store with one fault at the given call. It returns the
 // number of calls.
-func script(t *testing.T, call int, kind faultKind) int {
-	m := newModel(t, tiny)
+func script(t *testing.T, cfg Config, call int, kind faultKind) int {
+	m := newModel(t, cfg)
+	m.faulty = true
 	m.note("fault at call %d: %v", call, kind)
 	fault := func(n int, op string) faultKind {
 		if n == call {
@@ -130,8 +149,9 @@ func script(t *testing.T, call int, kind faultKind) int {
 		m.restart(r, fault, seen, call)
 	}
 	m.live(1)
-	calls, down := m.fs.state()
-	if !down {
+	calls, _ := m.fs.state()
+	m.fs.inject(nil, calls) // background work cannot crash the machine from here on
+	if _, down := m.fs.state(); !down {
 		m.mustHeal()
 	}
 	m.powerLoss(r)

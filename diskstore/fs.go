@@ -25,6 +25,8 @@ type filesystem interface {
 	List() ([]string, error)
 	// SyncDir makes names durable.
 	SyncDir() error
+	// Free is how many bytes the file system has left for files.
+	Free() (int64, error)
 }
 
 // file is an open file. ReadV, WriteV and Sync may be called in parallel.
@@ -127,6 +129,14 @@ func (d osDir) SyncDir() error {
 	}
 	defer f.Close()
 	return f.Sync()
+}
+
+func (d osDir) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(string(d), &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize, nil
 }
 
 // osFile is a bare descriptor: positional vectored reads and writes need no

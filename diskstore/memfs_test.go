@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	gosync "sync"
@@ -23,6 +24,7 @@ type memFS struct {
 	// fault, if not nil, is asked before each call.
 	fault func(call int, op string) faultKind
 	down  bool // every call fails: the machine is gone
+	limit int  // bytes that files may have together; 0: any
 }
 
 type memNode struct {
@@ -163,6 +165,24 @@ func (m *memFS) SyncDir() error {
 	return nil
 }
 
+func (m *memFS) Free() (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.free(), nil
+}
+
+// free is what limit leaves. m.mu is held.
+func (m *memFS) free() int64 {
+	if m.limit == 0 {
+		return math.MaxInt64
+	}
+	free := int64(m.limit)
+	for _, n := range m.names {
+		free -= int64(len(n.data))
+	}
+	return free
+}
+
 type memFile struct {
 	m *memFS
 	*memNode
@@ -206,6 +226,9 @@ func (f *memFile) WriteV(bufs [][]byte, off int64) (n int, err error) {
 		p = p[:len(p)/2]
 	}
 	if end := off + int64(len(p)); end > int64(len(f.data)) {
+		if end-int64(len(f.data)) > f.m.free() {
+			return 0, unix.ENOSPC
+		}
 		f.data = append(f.data, make([]byte, end-int64(len(f.data)))...)
 	}
 	copy(f.data[off:], p)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 
@@ -24,7 +25,12 @@ type model struct {
 	may  map[int]map[int]bool // the versions that a power loss may leave
 	byK  map[block.Key]int
 	log  []string
+	// faulty: calls fail, so that the files may exceed Capacity for a while.
+	faulty bool
 }
+
+// keepTwoOfThree says which objects of the model are kept.
+func keepTwoOfThree(k block.Key) bool { return k[14]%3 != 0 }
 
 func newModel(t testing.TB, cfg Config) *model {
 	return &model{
@@ -40,7 +46,7 @@ func (m *model) note(format string, args ...any) {
 func (m *model) fatalf(format string, args ...any) {
 	m.t.Helper()
 	tail := m.log[max(0, len(m.log)-30):]
-	m.t.Fatalf(format+"\nlast operations:\n%s", append(args, joinLines(tail))...)
+	m.t.Fatalf(m.log[0]+": "+format+"\nlast operations:\n%s", append(args, joinLines(tail))...)
 }
 
 func joinLines(lines []string) string {
@@ -83,6 +89,9 @@ func (m *model) evicted(keys []block.Key) {
 		if m.now[i] == 0 {
 			m.fatalf("object %d, which is not there, was evicted", i)
 		}
+		if m.cfg.Keep(k) {
+			m.fatalf("object %d, which is kept, was evicted", i)
+		}
 		m.set(i, 0)
 	}
 }
@@ -108,6 +117,10 @@ func (m *model) put(i int) error {
 			m.fatalf("put of %d: %v, but it is not there", i, err)
 		}
 		return nil
+	case errors.Is(err, tier.ErrNoSpace) && m.cfg.Keep(keyOf(i)) && m.s.Kept().Used > m.s.Kept().Limit*3/5:
+		return nil // as it says
+	case errors.Is(err, tier.ErrNoSpace) && m.s.Kept().Used > m.s.Kept().Limit:
+		return nil // deleted objects came back after a power loss
 	default:
 		m.last[i] = v
 		m.allow(i, v)
@@ -213,7 +226,13 @@ func (m *model) kill() {
 	after := m.fs.afterKill()
 	m.stop()
 	m.fs = after
+	before := maps.Clone(m.now)
 	m.reopen()
+	for i, v := range before {
+		if m.cfg.Keep(keyOf(i)) && v != 0 && m.now[i] != v {
+			m.fatalf("object %d, which is kept: version %d after the kill, was %d", i, m.now[i], v)
+		}
+	}
 }
 
 // reopen opens the store again, and learns what is there.
@@ -237,7 +256,11 @@ func (m *model) compare() {
 		}
 		m.now[i] = v
 	}
-	if got := m.s.Stats(); got.Used > got.Capacity {
+	got, limit := m.s.Stats(), m.cfg.Capacity
+	if m.faulty && m.s.Kept().Used > 0 {
+		limit *= 2
+	}
+	if got.Used > limit {
 		m.fatalf("%d bytes used of %d", got.Used, got.Capacity)
 	}
 }
@@ -263,6 +286,9 @@ func TestMetamorphic(t *testing.T) {
 			}
 			if run%5 == 2 {
 				cfg.Sync = SyncAlways
+			}
+			if run%2 == 1 {
+				cfg.Keep = keepTwoOfThree
 			}
 			metamorphic(newModel(t, cfg), r, 400)
 		})

@@ -39,7 +39,17 @@ func (s *Store) Put(ctx context.Context, d block.Descriptor, src []byte) (evicte
 		return nil, fail("put", d.Key, err)
 	}
 	defer s.unclaim(d.Key)
+	if err := s.admit(d); err != nil {
+		return s.takeOrphans(), fail("put", d.Key, err)
+	}
+	defer s.admitted(d)
 	evicted, err = s.store(ctx, d, src)
+	if errors.Is(err, errSuspect) && s.sync(ctx) == nil {
+		// What could not be moved for a flush that failed can be moved now.
+		var more []block.Key
+		more, err = s.store(ctx, d, src)
+		evicted = append(evicted, more...)
+	}
 	if err == nil && s.cfg.Sync == SyncAlways {
 		if err = s.sync(ctx); err != nil {
 			s.mu.Lock()
@@ -109,15 +119,19 @@ func (s *Store) store(ctx context.Context, d block.Descriptor, src []byte) (evic
 	for {
 		s.mu.Lock()
 		active := s.active
-		at, err = s.reserveLocked(int64(len(src)))
+		at, err = s.reserveLocked(s.cfg.recordSize(d.Length), 1)
 		s.mu.Unlock()
 		if err == nil {
 			break
 		}
-		keys, err := s.roll(ctx, active, true)
+		var keys []block.Key
+		at, keys, err = s.roll(ctx, active, s.cfg.recordSize(d.Length))
 		evicted = append(evicted, keys...)
 		if err != nil {
 			return evicted, err
+		}
+		if at.segment != nil {
+			break
 		}
 	}
 	err = s.write(at, d, src)
@@ -136,29 +150,35 @@ func (s *Store) store(ctx context.Context, d block.Descriptor, src []byte) (evic
 	}
 	s.commitLocked(at, d)
 	s.stats.Puts++
-	s.stats.Objects++
-	s.stats.Bytes += int64(d.Length)
 	return evicted, nil
 }
 
 // errNoRoom: the active segment, if there is one, is full.
 var errNoRoom = errors.New("no room in the segment")
 
-// reserveLocked takes room for an object of the given length in the active
+// reserveLocked takes size bytes for the given number of records in the active
 // segment, or gives errNoRoom. The reservation must end with commitLocked or
-// abandonLocked. s.mu is held.
-func (s *Store) reserveLocked(length int64) (place, error) {
-	g := s.active
-	if g == nil {
+// abandonLocked, or finishLocked. s.mu is held.
+func (s *Store) reserveLocked(size int64, records int) (place, error) {
+	if s.active == nil {
 		return place{}, errNoRoom
 	}
-	size := recordSize(length, g.unit())
-	off, ok := g.reserve(size, 1, s.cfg.SegmentSize)
-	if !ok {
+	at := s.takeLocked(s.active, size, records, s.cfg.SegmentSize)
+	if at.segment == nil {
 		return place{}, errNoRoom
+	}
+	return at, nil
+}
+
+// takeLocked is reserveLocked in g, which may become full bytes long; the place is
+// empty when there is no room.
+func (s *Store) takeLocked(g *segment, size int64, records int, full int64) place {
+	off, ok := g.reserve(size, records, full)
+	if !ok {
+		return place{}
 	}
 	s.nextOrder++
-	return place{segment: g, off: off, size: size, order: s.nextOrder - 1}, nil
+	return place{segment: g, off: off, size: size, order: s.nextOrder - 1}
 }
 
 // commitLocked points the index to the record at, whose bytes are written.
@@ -166,12 +186,11 @@ func (s *Store) commitLocked(at place, d block.Descriptor) {
 	g := at.segment
 	p := placed{key: d.Key, unit: uint32(at.off / minAlign)}
 	g.placed = append(g.placed, p)
-	g.live++
 	g.writes++
-	s.index[d.Key] = entry{
+	s.enterLocked(g, d.Key, entry{
 		parent: d.Parent, sum: d.Sum, order: at.order,
 		segment: g.id, unit: p.unit, length: d.Length,
-	}
+	})
 	s.finishLocked(g)
 }
 
@@ -184,7 +203,14 @@ func (s *Store) abandonLocked(at place, key block.Key) {
 	} else {
 		g.giveBack(at.off, at.size, 1)
 	}
-	s.tombs = append(s.tombs, tombstone{key: key, order: at.order})
+	t := tombstone{key: key, order: at.order}
+	if e, ok := s.index[key]; ok && e.order < t.order {
+		// A copy, which the original is not to be hidden with.
+		home := s.byID[e.segment]
+		home.copies = append(home.copies, t)
+	} else {
+		s.tombs = append(s.tombs, t)
+	}
 	s.finishLocked(g)
 }
 
@@ -195,16 +221,40 @@ func (s *Store) dropLocked(key block.Key) bool {
 		return false
 	}
 	s.forgetLocked(key, e)
-	s.tombs = append(s.tombs, tombstone{key: key, order: e.order})
+	// The highest order so far, so that it hides a copy under way too.
+	s.tombs = append(s.tombs, tombstone{key: key, order: s.nextOrder - 1})
 	return true
+}
+
+// enterLocked enters key, whose record in g is e, into the index.
+func (s *Store) enterLocked(g *segment, key block.Key, e entry) {
+	s.index[key] = e
+	g.live++
+	s.stats.Objects++
+	s.stats.Bytes += int64(e.length)
+	if s.cfg.Keep(key) {
+		n := s.cfg.keptSize(e.length)
+		g.kept += n
+		s.kept.Objects++
+		s.kept.Bytes += int64(e.length)
+		s.kept.Used += n
+	}
 }
 
 // forgetLocked removes the entry e of key from the index.
 func (s *Store) forgetLocked(key block.Key, e entry) {
 	delete(s.index, key)
-	s.byID[e.segment].live--
+	g := s.byID[e.segment]
+	g.live--
 	s.stats.Objects--
 	s.stats.Bytes -= int64(e.length)
+	if s.cfg.Keep(key) {
+		n := s.cfg.keptSize(e.length)
+		g.kept -= n
+		s.kept.Objects--
+		s.kept.Bytes -= int64(e.length)
+		s.kept.Used -= n
+	}
 }
 
 // scratch is what a read or a write needs besides the caller's bytes.

@@ -10,152 +10,40 @@ import (
 	"cairn/tier"
 )
 
-// acquire takes a semaphore of one.
-func acquire(ctx context.Context, sem chan struct{}) error {
-	select {
-	case sem <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+// errUnreadable: an object that must be moved gives input or output errors.
+var errUnreadable = errors.New("cannot be read to be moved")
 
-// roll replaces the active segment, which the caller saw to be was and found
-// too small, by a new one. A Put then makes room for the next, and reports
-// what that evicts; everybody else takes the room that is kept, and evicts only
-// when there is none.
-func (s *Store) roll(ctx context.Context, was *segment, forPut bool) (evicted []block.Key, err error) {
-	if err := acquire(ctx, s.rolling); err != nil {
-		return nil, err
-	}
-	defer func() { <-s.rolling }()
-	s.mu.Lock()
-	done := s.active != was
-	s.mu.Unlock()
-	if done {
-		return nil, nil
-	}
-	evicted, err = s.makeRoom(ctx)
-	if err != nil {
-		return evicted, err
-	}
-	g, err := s.createSegment()
-	if errors.Is(err, tier.ErrNoSpace) {
-		if keys, ok := s.relieve(ctx); ok {
-			evicted = append(evicted, keys...)
-			g, err = s.createSegment()
-		}
-	}
-	if err != nil {
-		return evicted, err
-	}
-	s.mu.Lock()
-	if s.active != nil {
-		s.retireLocked(s.active)
-	}
-	s.active = g
-	s.segments = append(s.segments, g)
-	s.byID[g.id] = g
-	s.mu.Unlock()
-	if forPut {
-		evicted = append(evicted, s.keepRoom(ctx)...)
-	}
-	return evicted, nil
-}
+// maxUnreadable is how many segments with unreadable objects one reclaim tries.
+const maxUnreadable = 4
 
-// keepRoom reclaims segments until there is room for one more: for what cannot
-// report what it evicts.
-func (s *Store) keepRoom(ctx context.Context) (evicted []block.Key) {
-	for s.crowded() {
-		keys, ok, err := s.reclaim(ctx, s.cfg.rescueBudget())
-		evicted = append(evicted, keys...)
-		if err != nil {
-			s.roomTaken.Store(true) // the next Put tries again
-		}
-		if err != nil || !ok {
-			break // there is room for now; who needs the next segment tries again
-		}
-	}
-	return evicted
-}
-
-// rollQuietly is roll where no Put can report what is evicted; the next Put
-// does.
-func (s *Store) rollQuietly(ctx context.Context, was *segment) error {
-	keys, err := s.roll(ctx, was, false)
-	s.roomTaken.Store(true)
-	s.addOrphans(keys)
-	return err
-}
-
-// addOrphans keeps keys that were evicted where no Put can report them.
-func (s *Store) addOrphans(keys []block.Key) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.orphans = append(s.orphans, keys...)
-}
-
-// crowded tells whether one more segment would exceed Capacity.
-func (s *Store) crowded() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	total := s.cfg.SegmentSize
-	for _, g := range s.segments {
-		total += g.charge(s.cfg.SegmentSize)
-	}
-	return total > s.cfg.Capacity || len(s.segments) >= s.cfg.maxSegments()
-}
-
-// makeRoom reclaims segments until one more fits into Capacity. As a rule there
-// is room already.
-func (s *Store) makeRoom(ctx context.Context) (evicted []block.Key, err error) {
-	for s.crowded() {
-		keys, ok, err := s.reclaim(ctx, 0)
-		evicted = append(evicted, keys...)
-		if err != nil {
-			return evicted, err
-		}
-		if ok {
-			continue
-		}
-		// The oldest segment is still being written to.
-		s.mu.Lock()
-		oldest := s.segments[0]
-		if !oldest.retired {
-			s.retireLocked(oldest)
-		}
-		s.mu.Unlock()
-		select {
-		case <-oldest.quiet:
-		case <-ctx.Done():
-			return evicted, ctx.Err()
-		}
-	}
-	return evicted, nil
-}
-
-// relieve removes a segment because the file system is full, unless there is
-// only the active one.
-func (s *Store) relieve(ctx context.Context) (evicted []block.Key, ok bool) {
-	evicted, ok, err := s.reclaim(ctx, 0)
-	return evicted, ok && err == nil
-}
-
-// reclaim removes one segment and the objects in it, after copying up to budget
-// bytes of those that were read to the active segment. ok is false when there
-// is none to remove. It never waits for a writer, since writers call it.
-func (s *Store) reclaim(ctx context.Context, budget int64) (evicted []block.Key, ok bool, err error) {
+// reclaim removes one segment, which choose gives under s.mu, and the objects in it,
+// after copying to others those that are kept and up to budget bytes of those that were
+// read. ok is false when there is none to remove. It never waits for a writer, since
+// writers call it.
+func (s *Store) reclaim(ctx context.Context, budget int64, choose func() *segment) (evicted []block.Key, ok bool, err error) {
 	if err := acquire(ctx, s.reclaiming); err != nil {
 		return nil, false, err
 	}
 	defer func() { <-s.reclaiming }()
+	for range maxUnreadable {
+		var keys []block.Key
+		keys, ok, err = s.reclaimOne(ctx, budget, choose)
+		evicted = append(evicted, keys...)
+		if !errors.Is(err, errUnreadable) {
+			break
+		}
+	}
+	return evicted, ok, err
+}
+
+func (s *Store) reclaimOne(ctx context.Context, budget int64, choose func() *segment) (evicted []block.Key, ok bool, err error) {
 	// Removals must become durable in order, or a tombstone might go before the
 	// record that it hides.
 	if err := s.syncDir(); err != nil {
 		return nil, false, err
 	}
 	s.mu.Lock()
-	g := s.victimLocked()
+	g := choose()
 	if g != nil {
 		g.users++
 	}
@@ -164,17 +52,25 @@ func (s *Store) reclaim(ctx context.Context, budget int64) (evicted []block.Key,
 		return nil, false, nil
 	}
 	defer s.release(g)
-	if budget > 0 {
-		s.rescue(ctx, g, budget)
+	evicted, moves, err := s.empty(ctx, g)
+	if err == nil && budget > 0 {
+		evicted = append(evicted, s.rescue(ctx, g, budget)...)
 	}
 	s.mu.Lock()
-	moved := g.moved
+	moved, needed := g.moved, g.needed
 	s.mu.Unlock()
 	if moved {
-		if err := s.syncDirty(); err != nil {
-			// The copies may not be durable but the originals were: give them up.
-			evicted = s.evictCopies(g)
+		if serr := s.syncDirty(); serr != nil && needed {
+			// The originals are durable and the copies may not be.
+			s.moveBack(g, moves)
+			return evicted, false, serr
+		} else if serr != nil {
+			// As much, but these may be missed.
+			evicted = append(evicted, s.evictCopies(g)...)
 		}
+	}
+	if err != nil {
+		return evicted, false, err
 	}
 	// First the file, so that nothing is evicted that stays on the disk.
 	if err := s.unlink(g); err != nil {
@@ -185,24 +81,9 @@ func (s *Store) reclaim(ctx context.Context, budget int64) (evicted []block.Key,
 	return evicted, true, nil
 }
 
-// victimLocked chooses the segment to remove: one without objects and
-// tombstones, or else the oldest; nil if that is still being written to.
-func (s *Store) victimLocked() *segment {
-	idle := func(g *segment) bool { return g.retired && g.writers == 0 }
-	for _, g := range s.segments {
-		if idle(g) && g.live == 0 && len(g.tombs) == 0 {
-			return g
-		}
-	}
-	if len(s.segments) > 0 && idle(s.segments[0]) {
-		return s.segments[0]
-	}
-	return nil
-}
-
 // rescue gives objects of g that were read a second chance, within budget
-// bytes. What fails is not rescued.
-func (s *Store) rescue(ctx context.Context, g *segment, budget int64) {
+// bytes. What fails is not rescued. It returns those that were found to be damaged.
+func (s *Store) rescue(ctx context.Context, g *segment, budget int64) (gone []block.Key) {
 	s.mu.Lock()
 	candidates := g.placed
 	s.mu.Unlock()
@@ -216,19 +97,28 @@ func (s *Store) rescue(ctx context.Context, g *segment, budget int64) {
 		if !ok || size > budget {
 			continue
 		}
-		if err := s.relocate(g, p, &buf); errors.Is(err, tier.ErrCorrupt) {
+		if err := s.relocate(g, p, &buf, s.roomInActive, nil); errors.Is(err, tier.ErrCorrupt) {
+			gone = append(gone, p.key)
 			continue
 		} else if err != nil || ctx.Err() != nil {
-			return
+			break
 		}
 		budget -= size
 	}
+	return gone
 }
 
-// relocate copies an object of from to the active segment, if it still lives,
-// or gives errNoRoom. from must be held by a use; scratch is room for the bytes,
-// grown as needed.
-func (s *Store) relocate(from *segment, p placed, scratch *[]byte) error {
+// roomInActive is a place in the active segment, or errNoRoom.
+func (s *Store) roomInActive(size int64, records int) (place, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reserveLocked(size, records)
+}
+
+// relocate copies an object of from to the place that room gives, if it still
+// lives, and then calls moved, if not nil, under s.mu. from must be held by a
+// use; scratch is room for the bytes, grown as needed.
+func (s *Store) relocate(from *segment, p placed, scratch *[]byte, room func(int64, int) (place, error), moved func(entry, place)) error {
 	s.mu.Lock()
 	e, ok := s.index[p.key]
 	s.mu.Unlock()
@@ -237,21 +127,25 @@ func (s *Store) relocate(from *segment, p placed, scratch *[]byte) error {
 	}
 	*scratch = slices.Grow((*scratch)[:0], int(e.length))
 	buf := (*scratch)[:e.length]
-	if err := s.read(from, p.key, e, buf); err != nil {
+	if err := s.read(from, p.key, e, buf); errors.Is(err, tier.ErrCorrupt) {
 		return err
+	} else if err != nil {
+		return fmt.Errorf("block %v %w: %w", p.key, errUnreadable, err)
 	}
-	s.mu.Lock()
-	e, ok = s.index[p.key]
-	if !ok || !e.at(from, p) {
-		s.mu.Unlock()
-		return nil
-	}
-	// Reserved while it lives: a Delete from here on has a higher order.
-	at, err := s.reserveLocked(int64(len(buf)))
-	s.mu.Unlock()
+	at, err := room(s.cfg.recordSize(e.length), 1)
 	if err != nil {
 		return err
 	}
+	// A deletion before the reservation is seen here; a later one has an order that
+	// hides the copy.
+	s.mu.Lock()
+	now, ok := s.index[p.key]
+	if !ok || !now.at(from, p) {
+		s.abandonLocked(at, p.key)
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
 	d := e.descriptor(p.key)
 	err = s.write(at, d, buf)
 	s.mu.Lock()
@@ -260,9 +154,13 @@ func (s *Store) relocate(from *segment, p placed, scratch *[]byte) error {
 		s.abandonLocked(at, p.key)
 		return err
 	}
-	from.live--
+	s.forgetLocked(p.key, e)
 	from.moved = true
+	from.needed = from.needed || s.cfg.Keep(p.key)
 	s.commitLocked(at, d)
+	if moved != nil {
+		moved(e, at)
+	}
 	return nil
 }
 
@@ -274,12 +172,18 @@ func (s *Store) evictAll(g *segment) []block.Key {
 // evictCopies removes from the index what may have been copied from g to a
 // segment that is not durable.
 func (s *Store) evictCopies(g *segment) []block.Key {
-	return s.evict(g, func(e entry, p placed) bool { return !e.at(g, p) && s.byID[e.segment].dirty() })
+	return s.evict(g, func(e entry, p placed) bool {
+		// Of the kept ones none was copied; it was put again.
+		return !e.at(g, p) && s.byID[e.segment].dirty() && !s.cfg.Keep(p.key)
+	})
 }
 
 func (s *Store) evict(g *segment, goes func(entry, placed) bool) (evicted []block.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Where a segment could not be removed after objects were copied from it, it has
+	// records that must stay hidden.
+	doubles := slices.ContainsFunc(s.segments, func(o *segment) bool { return o != g && o.moved })
 	for i, p := range g.placed {
 		if i%chunk == chunk-1 {
 			s.mu.Unlock()
@@ -290,7 +194,7 @@ func (s *Store) evict(g *segment, goes func(entry, placed) bool) (evicted []bloc
 			continue
 		}
 		s.forgetLocked(p.key, e)
-		if e.segment != g.id {
+		if e.segment != g.id || doubles {
 			s.tombs = append(s.tombs, tombstone{key: p.key, order: e.order})
 		}
 		s.stats.Evictions++
@@ -315,6 +219,7 @@ func (s *Store) detach(g *segment) {
 	s.mu.Lock()
 	s.segments = slices.DeleteFunc(slices.Clone(s.segments), func(o *segment) bool { return o == g })
 	delete(s.byID, g.id)
+	s.tombs = append(s.tombs, g.copies...)
 	g.gone = true
 	s.mu.Unlock()
 	// An error is counted, and everything that relies on it tries again.

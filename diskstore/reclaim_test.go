@@ -373,6 +373,7 @@ func TestFullFileSystem(t *testing.T) {
 		put(t, s, i, 1000)
 	}
 	// One call fails; the oldest segment goes, and the Put succeeds.
+	s.background.Wait() // for the tables of full segments, whose writing could fail in its place
 	failed := false
 	m.mu.Lock()
 	m.fault = func(_ int, op string) faultKind {

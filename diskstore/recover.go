@@ -271,6 +271,7 @@ func (s *Store) adopt(l *loaded, hidden map[block.Key]uint64) {
 	g := l.segment
 	s.segments = append(s.segments, g)
 	s.byID[g.id] = g
+	g.floor = s.nextOrder
 	s.recovered.Corrupt += l.corrupt
 	// What a process wrote before it was killed may not be on the device.
 	g.writes++
@@ -286,21 +287,32 @@ func (s *Store) adopt(l *loaded, hidden map[block.Key]uint64) {
 			}
 			continue
 		}
-		if hidden[r.key] >= r.order || there && e.order >= r.order {
+		if hidden[r.key] >= r.order {
+			continue
+		}
+		if there && e.order >= r.order {
+			s.duplicate(g, g, r.key)
 			continue
 		}
 		if there {
+			s.duplicate(s.byID[e.segment], g, r.key)
 			s.forgetLocked(r.key, e)
 		}
 		p := placed{key: r.key, unit: uint32(r.off / minAlign)}
 		g.placed = append(g.placed, p)
-		g.live++
-		s.stats.Objects++
-		s.stats.Bytes += int64(r.length)
-		s.index[r.key] = entry{
+		s.enterLocked(g, r.key, entry{
 			parent: r.parent, sum: r.sum, order: r.order,
 			segment: g.id, unit: p.unit, length: r.length,
-		}
+		})
+	}
+}
+
+// duplicate notes that a record in the segment old, which another in g overrules,
+// must not outlive it.
+func (s *Store) duplicate(old, g *segment, key block.Key) {
+	if old != g {
+		old.moved = true
+		old.needed = old.needed || s.cfg.Keep(key)
 	}
 }
 

@@ -275,7 +275,7 @@ func TestFailedWriteThatLanded(t *testing.T) {
 		d := block.Describe(keyOf(i), keyOf(i-1), p)
 		s.mu.Lock()
 		var err error
-		at[i], err = s.reserveLocked(500)
+		at[i], err = s.reserveLocked(s.cfg.recordSize(500), 1)
 		s.mu.Unlock()
 		if err != nil {
 			t.Fatal(err)

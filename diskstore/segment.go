@@ -51,6 +51,8 @@ type segment struct {
 	// syncing lets one flush of the file run at a time, because the kernel reports
 	// a lost page to one of them only. It is taken before Store.mu.
 	syncing sync.Mutex
+	// sealing lets one table be written at a time. It is taken before syncing.
+	sealing sync.Mutex
 
 	// What follows is guarded by Store.mu.
 
@@ -60,9 +62,15 @@ type segment struct {
 	holes   []span   // given back by writes that failed, not yet at the tail
 	placed  []placed // objects written, in no order
 	tombs   []tombstone
-	live    int // objects that the index has here
-	writers int // reservations not yet finished
-	users   int // calls that need the file open
+	copies  []tombstone // for copies of its objects that were given up, once it is gone
+	live    int         // objects that the index has here
+	kept    int64       // bytes that the kept ones of them count
+	writers int         // reservations not yet finished
+	users   int         // calls that need the file open
+
+	// floor is the first order that was free when the segment became the active one:
+	// no object's record in it, nor in a younger one, has a lower order.
+	floor uint64
 
 	writes uint64 // changes that a flush must cover
 	synced uint64 // the value of writes that the last good flush covered
@@ -72,6 +80,8 @@ type segment struct {
 	suspect bool // a flush failed: what it holds may not reach the device
 	emptied bool // what lives in a suspect segment was copied elsewhere
 	moved   bool // an object of it was copied elsewhere
+	needed  bool // what was copied is not to be lost
+	stuck   bool // a kept object of it could not be read
 	gone    bool // removed; the file closes when the last user is done
 }
 
@@ -81,13 +91,22 @@ func newSegment(h segmentHeader, f file) *segment {
 
 func (g *segment) unit() int64 { return int64(g.align) }
 
+// idle tells whether nothing is written to the segment any more.
+func (g *segment) idle() bool { return g.retired && g.writers == 0 }
+
+// blocked tells whether an object that must be moved could not be.
+func (g *segment) blocked() bool { return g.stuck && g.kept > 0 }
+
 // dirty tells whether a flush is due.
 func (g *segment) dirty() bool { return g.writes != g.synced }
 
 // charge is what the segment may occupy in the end.
 func (g *segment) charge(full int64) int64 {
-	if g.sealed {
+	switch {
+	case g.sealed:
 		return g.size
+	case g.idle() && !g.suspect: // about to be sealed
+		return g.tail + footerSize(g.slots)
 	}
 	return max(full, g.used())
 }
@@ -203,6 +222,8 @@ func (s *Store) settleLocked(g *segment) {
 
 // seal flushes g, which is quiet, and writes its table.
 func (s *Store) seal(g *segment) error {
+	g.sealing.Lock()
+	defer g.sealing.Unlock()
 	s.mu.Lock()
 	skip := g.sealed || g.suspect || g.gone
 	tail := g.tail

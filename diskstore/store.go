@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -38,6 +39,7 @@ type Store struct {
 	tombing    chan struct{} // writing tombstones
 	rolling    chan struct{} // starting a new segment
 	reclaiming chan struct{} // removing a segment
+	creating   chan struct{} // making a segment the active one
 
 	// roomTaken: a segment was begun outside a Put, with the room that is kept for
 	// that; the next Put makes it again.
@@ -62,6 +64,8 @@ type Store struct {
 	orphans   []block.Key                 // evicted outside a Put: the next Put reports them
 	dirDirty  bool                        // a removal may not be durable
 	stats     tier.Stats
+	kept      Kept
+	passed    int // how many times in succession the oldest segment was passed over
 }
 
 // entry is where an object is. It has no pointers, so that the garbage
@@ -126,6 +130,7 @@ func openFS(dir string, cfg Config, fs filesystem) (*Store, error) {
 		tombing:    make(chan struct{}, 1),
 		rolling:    make(chan struct{}, 1),
 		reclaiming: make(chan struct{}, 1),
+		creating:   make(chan struct{}, 1),
 		flushing:   make(chan struct{}, 1),
 		index:      map[block.Key]entry{},
 		byID:       map[uint32]*segment{},
@@ -134,6 +139,7 @@ func openFS(dir string, cfg Config, fs filesystem) (*Store, error) {
 		nextOrder:  1,
 	}
 	s.stats.Capacity = cfg.Capacity
+	s.kept.Limit = cfg.KeptLimit()
 	if err := s.recover(); err != nil {
 		for _, g := range s.segments {
 			g.file.Close()
@@ -180,18 +186,16 @@ func (s *Store) Stat(key block.Key) (block.Descriptor, bool) {
 	return e.descriptor(key), true
 }
 
-// All implements [tier.Store]. An object that is rescued from eviction meanwhile
+// All implements [tier.Store]. An object that is moved to another segment meanwhile
 // may appear twice.
 func (s *Store) All(yield func(block.Descriptor) bool) {
 	if s.begin() != nil {
 		return
 	}
 	defer s.end()
-	s.mu.Lock()
-	segments := append([]*segment(nil), s.segments...)
-	s.mu.Unlock()
 	var batch []block.Descriptor
-	for _, g := range segments {
+	// What is moved goes to a younger segment, so it is met there.
+	for g := s.segmentAfter(0); g != nil; g = s.segmentAfter(g.id) {
 		for from, more := 0, true; more; from += chunk {
 			batch = batch[:0]
 			s.mu.Lock()
@@ -212,11 +216,28 @@ func (s *Store) All(yield func(block.Descriptor) bool) {
 	}
 }
 
+// segmentAfter returns the oldest segment younger than id, or nil.
+func (s *Store) segmentAfter(id uint32) *segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, _ := slices.BinarySearchFunc(s.segments, id, func(g *segment, id uint32) int {
+		if g.id <= id {
+			return -1
+		}
+		return 1
+	})
+	if i == len(s.segments) {
+		return nil
+	}
+	return s.segments[i]
+}
+
 // Stats implements [tier.Store]. Used counts the segment files whole.
 func (s *Store) Stats() tier.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
+	st.Kept, st.KeptLimit = s.kept.Used, s.kept.Limit
 	for _, g := range s.segments {
 		st.Used += g.used()
 	}

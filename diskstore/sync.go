@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"cairn/block"
 	"cairn/tier"
 )
 
@@ -185,13 +186,23 @@ func (s *Store) evacuateOne(ctx context.Context, g *segment) error {
 		return nil
 	}
 	var buf []byte
+	room := func(size int64, records int) (place, error) {
+		if segmentHeaderSize+size+footerSize(records) > s.cfg.SegmentSize {
+			return s.roomToMove(ctx)(size, records) // from a life with larger segments
+		}
+		return s.roomInActive(size, records)
+	}
 	for _, p := range from {
 		for {
 			s.mu.Lock()
 			active := s.active
 			s.mu.Unlock()
-			err := s.relocate(g, p, &buf)
-			if err == nil || errors.Is(err, tier.ErrCorrupt) {
+			err := s.relocate(g, p, &buf, room, nil)
+			if errors.Is(err, tier.ErrCorrupt) {
+				s.addOrphans([]block.Key{p.key})
+				break
+			}
+			if err == nil {
 				break
 			}
 			if !errors.Is(err, errNoRoom) {
