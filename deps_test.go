@@ -27,7 +27,8 @@ tier/tiertest:     block tier
 vram:              block tier
 vram/devicetest:   block tier vram
 vram/emulated:     block tier vram
-hostcache:         block tier
+eviction:          block
+hostcache:         block eviction tier
 diskstore:         block tier
 resp:              block
 wire:              block resp
@@ -38,6 +39,7 @@ internal/faultproxy:
 internal/mutant:
 internal/natstest: cluster
 internal/sim:      block coherency coherency/ledger coherency/protocol internal/mutant
+internal/simulate: block eviction router internal/trace
 internal/trace:    block sequence
 internal/replay:   block internal/trace
 internal/report:   internal/replay
@@ -45,7 +47,7 @@ cmd/cairn:         *
 `
 
 // testOnly lists what any test file may import besides its package's own edges.
-const testOnly = `tier/tiertest vram vram/devicetest internal/natstest vram/emulated hostcache diskstore`
+const testOnly = `client tier/tiertest vram vram/devicetest internal/natstest vram/emulated hostcache diskstore`
 
 // outside lists the packages that alone may import a module: NATS is spoken in
 // cluster and nowhere else.

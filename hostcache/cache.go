@@ -46,7 +46,10 @@ type Cache struct {
 	stats   tier.Stats
 }
 
-var _ tier.Memory = (*Cache)(nil)
+var (
+	_ tier.Memory  = (*Cache)(nil)
+	_ tier.Slotted = (*Cache)(nil)
+)
 
 // Open makes an empty cache. The caller must Close it.
 func Open(cfg Config) (*Cache, error) {
@@ -63,12 +66,12 @@ func Open(cfg Config) (*Cache, error) {
 		index:    make(map[block.Key]uint32),
 	}
 	c.idle.L = &c.mu
-	for _, size := range cfg.Classes {
-		order, err := newRecency(c.entries)
-		if err != nil {
-			return nil, fmt.Errorf("hostcache: open: %w", err)
-		}
-		c.classes = append(c.classes, c.slabs.newClass(size, order))
+	orders, err := newOrders(cfg, c.entries)
+	if err != nil {
+		return nil, fmt.Errorf("hostcache: open: %w", err)
+	}
+	for i, size := range cfg.Classes {
+		c.classes = append(c.classes, c.slabs.newClass(size, orders[i]))
 	}
 	a, err := openArena(c.capacity, cfg.Prefault, cfg.Logger)
 	if err != nil {
@@ -172,6 +175,7 @@ func (c *Cache) Delete(key block.Key) bool {
 		return false
 	}
 	c.stats.Deletes++
+	c.orderLocked(id).remove(id)
 	c.removeLocked(id)
 	return true
 }
@@ -193,13 +197,22 @@ func (c *Cache) bytesLocked(e *entry) []byte {
 	return c.arena.mem[from:to:to]
 }
 
-// useLocked makes an entry the most recently used.
-func (c *Cache) useLocked(id uint32, e *entry) {
+// useLocked is a use of an entry present.
+func (c *Cache) useLocked(id uint32, e *entry) { c.tickLocked(e).order.touch(id) }
+
+// tickLocked notes the time of a use, and returns the entry's class.
+func (c *Cache) tickLocked(e *entry) *class {
 	c.tick++
 	sp := &c.slabs.spans[e.span]
 	sp.tickSum += c.tick - e.tick
+	sp.class.tickSum += c.tick - e.tick
 	e.tick = c.tick
-	sp.class.order.touch(id)
+	return sp.class
+}
+
+// orderLocked is the order that an entry is in.
+func (c *Cache) orderLocked(id uint32) order {
+	return c.slabs.spans[c.entries.at(id).span].class.order
 }
 
 // holdLocked and unholdLocked note that an entry present got its first pin or
@@ -213,18 +226,19 @@ func (c *Cache) unholdLocked(id uint32, e *entry) {
 	c.slabs.spans[e.span].held--
 	c.stats.Pinned--
 	if e.run == 0 { // eviction met it
-		c.useLocked(id, e)
+		c.tickLocked(e).order.unpark(id)
 	}
 }
 
-// removeLocked takes an entry present out of the index, and frees its slot unless
-// it is viewed.
+// removeLocked takes an entry present, which its order has let go, out of the index,
+// and frees its slot unless it is viewed.
 func (c *Cache) removeLocked(id uint32) {
 	e := c.entries.at(id)
 	sp := &c.slabs.spans[e.span]
 	delete(c.index, e.Key)
-	sp.class.order.drop(id)
 	sp.tickSum -= e.tick
+	sp.class.tickSum -= e.tick
+	sp.class.present--
 	c.stats.Objects--
 	c.stats.Bytes -= int64(e.Length)
 	if e.held() {
@@ -252,6 +266,7 @@ func (c *Cache) vacateLocked(id uint32) {
 func (c *Cache) evictLocked(id uint32, evicted []block.Key) []block.Key {
 	evicted = append(evicted, c.entries.at(id).Key)
 	c.stats.Evictions++
+	c.orderLocked(id).evict(id)
 	c.removeLocked(id)
 	return evicted
 }

@@ -56,6 +56,51 @@ func TestDeletedBlockKeepsItsSlotWhileViewed(t *testing.T) {
 	checkInvariants(t, c)
 }
 
+func TestSlotOfAnEarlierView(t *testing.T) {
+	c := openTest(t, small)
+	if _, ok := c.ViewSlot(0, keyOf(1)); ok {
+		t.Error("an empty cache has a block")
+	}
+	put(t, c, 1, 100)
+	first, err := c.View(keyOf(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := first.Slot()
+	first.Release()
+	again, ok := c.ViewSlot(slot, keyOf(1))
+	if !ok || again.Slot() != slot || again.Descriptor != first.Descriptor || !bytes.Equal(again.Bytes, content(keyOf(1), 100)) {
+		t.Fatalf("%v, %+v", ok, again.Descriptor)
+	}
+	if c.Stats().Hits != 2 {
+		t.Error("it counts as a use")
+	}
+	for _, other := range []uint64{slot + 1, slot + 1<<32, slot + 1<<20, ^uint64(0)} {
+		if _, ok := c.ViewSlot(other, keyOf(1)); ok {
+			t.Errorf("block 1 is in slot %#x, and also in %#x", slot, other)
+		}
+	}
+	if _, ok := c.ViewSlot(slot, keyOf(2)); ok {
+		t.Error("another block is in the slot")
+	}
+	c.Delete(keyOf(1))
+	if _, ok := c.ViewSlot(slot, keyOf(1)); ok {
+		t.Error("a deleted block that is viewed was lent once more")
+	}
+	again.Release()
+	put(t, c, 1, 100) // the same block in the same place
+	if _, ok := c.ViewSlot(slot, keyOf(1)); ok {
+		t.Error("a slot that was given to another block is told from the one before")
+	}
+	checkInvariants(t, c)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := c.ViewSlot(slot, keyOf(1)); ok {
+		t.Error("a closed cache lends")
+	}
+}
+
 func TestStaleReleaseIsIgnored(t *testing.T) {
 	c := openTest(t, small)
 	put(t, c, 0, 100)

@@ -24,6 +24,11 @@ const (
 	// PageSize is what slots and slabs are multiples of, in bytes.
 	PageSize = 4096
 
+	// EvictLRU evicts in exact order of last use, EvictHazard what is worth least by what
+	// package eviction has learned, leaves of sequences before their parents.
+	EvictLRU    = "lru"
+	EvictHazard = "hazard"
+
 	// fewestSlabs is how many slabs the default slab size leaves at least.
 	fewestSlabs = 32
 )
@@ -49,6 +54,11 @@ type Config struct {
 	// Prefault takes all memory at Open, which is slow, but turns too little
 	// memory into an error of Open instead of a killed process later.
 	Prefault bool
+	// Eviction says which block goes when room is needed: EvictLRU, the default when
+	// it is empty, or EvictHazard.
+	Eviction string
+	// Seed makes the draws of EvictHazard repeatable.
+	Seed uint64
 	// Logger gets what Open finds out about the machine. Nil means silence.
 	Logger *slog.Logger
 }
@@ -79,6 +89,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxPins == 0 {
 		c.MaxPins = DefaultMaxPins
+	}
+	if c.Eviction == "" {
+		c.Eviction = EvictLRU
 	}
 	if len(c.Classes) == 0 && c.SlabSize > 0 {
 		whole := c.Capacity - c.Capacity%int64(c.SlabSize)
@@ -129,6 +142,9 @@ func (c Config) Validate() error {
 		if i > 0 && size <= c.Classes[i-1] {
 			bad("class %d follows %d: want ascending classes", size, c.Classes[i-1])
 		}
+	}
+	if c.Eviction != EvictLRU && c.Eviction != EvictHazard {
+		bad("eviction %q: want %s or %s", c.Eviction, EvictLRU, EvictHazard)
 	}
 	if c.MaxPins < 0 || c.MaxPins > 1<<30 {
 		bad("max pins %d: want 1 to %d, or 0 for the default", c.MaxPins, 1<<30)

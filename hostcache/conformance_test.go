@@ -12,6 +12,7 @@ func TestConformance(t *testing.T) {
 		"default": {},
 		// Few slabs, which no class divides evenly.
 		"awkward": {SlabSize: 31 * PageSize},
+		"hazard":  {Eviction: EvictHazard},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tiertest.Run(t, tiertest.Config{

@@ -1,6 +1,6 @@
 // Package hostcache is the host-memory tier: a [tier.Memory] whose blocks lie in
 // one shared memory file outside the Go heap, cut into slabs of equal slots and
-// evicted in exact order of last use.
+// evicted in exact order of last use, or of value.
 //
 // # The arena
 //
@@ -48,6 +48,14 @@
 //
 // Callers that use a batch of blocks of one sequence should use the deepest
 // first: leaves then go before their parents.
+//
+// # Value instead of recency
+//
+// With [EvictHazard] the blocks of a class go in the order of what they are worth, by what
+// package eviction has learned about how blocks are used again, and leaves of
+// sequences before their parents, as the descriptors tell. Policy and cache number
+// blocks alike, so a use costs no look-up. For the choice between classes, the age of a
+// class's oldest block is taken to be twice the mean, since such an order has none.
 //
 // # Pins
 //

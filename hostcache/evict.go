@@ -37,13 +37,13 @@ func (c *Cache) makeRoomLocked(cl *class, evicted []block.Key) ([]block.Key, err
 		}
 		cl.failedAt = c.slabs.frees + 1
 	}
-	own, ok := c.oldestLocked(cl)
+	own, ok := c.victimLocked(cl)
 	if ok && cl.credit > 0 {
 		cl.credit--
 		return c.evictLocked(own, evicted), nil
 	}
 	w, found := c.slabs.oldestWindow(cl.spanLen, cl, c.tick)
-	if ok && (!found || w.age <= float64(c.tick-c.entries.at(own).tick)) {
+	if ok && (!found || w.age <= c.ageLocked(cl, own)) {
 		cl.credit = cl.spanLen*c.slabs.size/cl.size - 1
 		return c.evictLocked(own, evicted), nil
 	}
@@ -59,15 +59,24 @@ func (c *Cache) makeRoomLocked(cl *class, evicted []block.Key) ([]block.Key, err
 	return evicted, tier.ErrFull
 }
 
-// oldestLocked is the entry of cl to evict next. Held entries that it meets leave
+// ageLocked is the age of the oldest entry of cl: that of own, the one to evict next,
+// if entries go in the order of use, and else twice the mean.
+func (c *Cache) ageLocked(cl *class, own uint32) float64 {
+	if _, exact := cl.order.(exactOrder); exact {
+		return float64(c.tick - c.entries.at(own).tick)
+	}
+	return 2 * (float64(c.tick) - float64(cl.tickSum)/float64(cl.present))
+}
+
+// victimLocked is the entry of cl to evict next. Held entries that it meets leave
 // the order until they are let go.
-func (c *Cache) oldestLocked(cl *class) (id uint32, ok bool) {
+func (c *Cache) victimLocked(cl *class) (id uint32, ok bool) {
 	for {
-		id, ok = cl.order.oldest()
+		id, ok = cl.order.victim()
 		if !ok || !c.entries.at(id).held() {
 			return id, ok
 		}
-		cl.order.drop(id)
+		cl.order.park(id)
 	}
 }
 

@@ -50,6 +50,22 @@ func (c *Cache) View(key block.Key) (tier.View, error) {
 	return tier.NewView(e.Descriptor, c.bytesLocked(e), c, uint64(e.gen)<<32|uint64(id)), nil
 }
 
+// ViewSlot implements tier.Slotted.
+func (c *Cache) ViewSlot(slot uint64, key block.Key) (tier.View, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id, gen := uint32(slot), uint32(slot>>32)
+	if c.closed || int(id/chunkLen) >= len(c.entries.chunks) {
+		return tier.View{}, false
+	}
+	e := c.entries.at(id)
+	if e.gen != gen || e.state != present || e.Key != key || int(e.views)+int(e.pins) >= c.maxPins {
+		return tier.View{}, false
+	}
+	c.lendLocked(id, e)
+	return tier.NewView(e.Descriptor, c.bytesLocked(e), c, slot), true
+}
+
 // viewLocked adds a view to an object of at most room bytes, as a use of it. With
 // ErrShortBuffer comes the entry, unchanged.
 func (c *Cache) viewLocked(key block.Key, room int) (id uint32, e *entry, err error) {
@@ -68,6 +84,11 @@ func (c *Cache) viewLocked(key block.Key, room int) (id uint32, e *entry, err er
 	if int(e.views)+int(e.pins) >= c.maxPins {
 		return 0, nil, ErrPins
 	}
+	c.lendLocked(id, e)
+	return id, e, nil
+}
+
+func (c *Cache) lendLocked(id uint32, e *entry) {
 	c.stats.Hits++
 	c.slots++
 	if !e.held() {
@@ -75,7 +96,6 @@ func (c *Cache) viewLocked(key block.Key, room int) (id uint32, e *entry, err er
 	}
 	e.views++
 	c.useLocked(id, e)
-	return id, e, nil
 }
 
 // ReleaseView ends a view; it is for tier.View. A view of a slot that has gone to

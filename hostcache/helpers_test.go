@@ -87,14 +87,30 @@ func checkInvariants(t testing.TB, c *Cache) {
 	if free != s.free || used != c.stats.Used {
 		t.Fatalf("%d slabs are free, want %d; %d bytes used, want %d", free, s.free, used, c.stats.Used)
 	}
+	present, ticks := map[*class]int{}, map[*class]uint64{}
+	for _, id := range c.index {
+		e := c.entries.at(id)
+		cl := s.spans[e.span].class
+		present[cl]++
+		ticks[cl] += e.tick
+	}
 	for _, cl := range c.classes {
 		listed := 0
 		for at := cl.partial; at != noSpan; at = s.spans[at].to {
 			listed++
 		}
-		if listed != partial[cl] || cl.order.live != live[cl] {
-			t.Fatalf("class %d: %d spans listed, want %d; %d in order, want %d", cl.size, listed, partial[cl], cl.order.live, live[cl])
+		if listed != partial[cl] {
+			t.Fatalf("class %d: %d spans listed, want %d", cl.size, listed, partial[cl])
 		}
+		if o, exact := cl.order.(exactOrder); exact && o.live != live[cl] {
+			t.Fatalf("class %d: %d in order, want %d", cl.size, o.live, live[cl])
+		}
+		if present[cl] != cl.present || ticks[cl] != cl.tickSum {
+			t.Fatalf("class %d: %d present with ticks %d; it says %d, %d", cl.size, present[cl], ticks[cl], cl.present, cl.tickSum)
+		}
+	}
+	if o, ok := c.classes[0].order.(valueOrder); ok && o.policy.Len() != len(c.index) {
+		t.Fatalf("the policy counts %d blocks, %d are present", o.policy.Len(), len(c.index))
 	}
 }
 

@@ -17,11 +17,12 @@ func checkOrders(t *testing.T, c *Cache) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	live := map[*class]int{}
+	runs := func(cl *class) *recency { return cl.order.(exactOrder).recency }
 	for _, id := range c.index {
 		if e := c.entries.at(id); e.run != 0 {
 			cl := c.slabs.spans[e.span].class
 			live[cl]++
-			in, ok := cl.order.runs.Peek(e.run)
+			in, ok := runs(cl).runs.Peek(e.run)
 			if !ok || int(e.pos) >= len(in.ids) || in.ids[e.pos] != id || int(e.pos) < in.head {
 				t.Fatalf("entry %d says that it is in run %d at %d; the run does not", id, e.run, e.pos)
 			}
@@ -29,11 +30,11 @@ func checkOrders(t *testing.T, c *Cache) {
 	}
 	for _, cl := range c.classes {
 		inRuns := 0
-		for _, in := range cl.order.runs.Values() {
+		for _, in := range runs(cl).runs.Values() {
 			inRuns += in.live
 		}
-		if cl.order.live != live[cl] || inRuns != live[cl] {
-			t.Fatalf("class %d: the order counts %d, its runs %d, and %d entries are in it", cl.size, cl.order.live, inRuns, live[cl])
+		if runs(cl).live != live[cl] || inRuns != live[cl] {
+			t.Fatalf("class %d: the order counts %d, its runs %d, and %d entries are in it", cl.size, runs(cl).live, inRuns, live[cl])
 		}
 	}
 }
@@ -43,11 +44,19 @@ func checkOrders(t *testing.T, c *Cache) {
 // stands there: that emptied an order that still counted it, and the search for
 // its oldest entry never ended.
 func TestOrdersOfClassesAreApart(t *testing.T) {
+	for name, check := range map[string]func(*testing.T, *Cache){
+		EvictLRU: checkOrders, EvictHazard: func(t *testing.T, c *Cache) { checkInvariants(t, c) },
+	} {
+		t.Run(name, func(t *testing.T) { testOrdersApart(t, name, check) })
+	}
+}
+
+func testOrdersApart(t *testing.T, eviction string, check func(*testing.T, *Cache)) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for range 15 {
-		c := openTest(t, Config{Capacity: 2 << 20, SlabSize: 128 << 10, Classes: []int{4 << 10, 64 << 10}})
+		c := openTest(t, Config{Capacity: 2 << 20, SlabSize: 128 << 10, Classes: []int{4 << 10, 64 << 10}, Eviction: eviction})
 		var pinned []block.Key
 		for op := range 600 {
 			length := 1 + rng.IntN(4<<10)
@@ -75,7 +84,7 @@ func TestOrdersOfClassesAreApart(t *testing.T) {
 					v.Release()
 				}
 			}
-			checkOrders(t, c)
+			check(t, c)
 		}
 		c.Close()
 	}

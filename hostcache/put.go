@@ -77,7 +77,9 @@ func (c *Cache) commitLocked(id uint32, d block.Descriptor, pins int) error {
 	if pins > 0 {
 		c.holdLocked(e)
 	}
-	c.useLocked(id, e)
+	cl := c.tickLocked(e)
+	cl.present++
+	cl.order.insert(id)
 	return nil
 }
 

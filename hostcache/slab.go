@@ -17,7 +17,10 @@ const (
 // class is a slot size and what the cache holds of it.
 type class struct {
 	size  int
-	order *recency
+	order order
+	// present is the number of entries present, tickSum the sum of their ticks.
+	present int
+	tickSum uint64
 	// spanLen is the length, in slabs, of a span; shortest is the least that
 	// holds one slot, taken when nothing longer can be had.
 	spanLen, shortest int
@@ -59,7 +62,7 @@ func newSlabs(n, size int) *slabs {
 }
 
 // newClass chooses the span length for slots of size bytes.
-func (s *slabs) newClass(size int, order *recency) *class {
+func (s *slabs) newClass(size int, order order) *class {
 	shortest := (size + s.size - 1) / s.size
 	best, bestWaste := shortest, 1.0
 	for n := shortest; n <= min(shortest*spanGrowth, len(s.owner)); n++ {

@@ -22,7 +22,7 @@ type entry struct {
 	pins  uint32
 	span  uint32 // first slab of its span; on the free list: the next entry
 	slot  uint32 // index in the span
-	run   uint32 // run that holds it, 0 when it is out of the order
+	run   uint32 // run that holds it, 0 when it is out of the order (order.go)
 	pos   uint16 // index in that run
 	state state
 }
