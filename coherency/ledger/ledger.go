@@ -91,9 +91,10 @@ func (l *Ledger) Apply(sequence uint64, m *Message, sum uint64, each func(r *Rec
 	a := Applied{Diverged: l.diverged(m.Applied, m.Digest)}
 	l.advance(sequence, sum)
 	author := l.hear(sequence, m, &a)
+	var o Outcome
 	for i := range m.Records {
 		r := &m.Records[i]
-		o := Outcome{Place: At(sequence, i)}
+		o = Outcome{Place: At(sequence, i)}
 		if r.Kind == Join && !a.Stale {
 			author = l.join(r, m, &o)
 		} else if author != 0 {

@@ -76,7 +76,8 @@ type Flags uint8
 const (
 	// Keep: a Flush after which the owner stays owner.
 	Keep Flags = 1 << iota
-	// Unchanged: a Flush or Revoke without a value: the pointer's stays.
+	// Unchanged: a Flush or Revoke without a value: the pointer's stays. A Recall by
+	// one who has nothing to commit.
 	Unchanged
 	// Lost: a Revoke that declares unflushed writes lost.
 	Lost

@@ -119,7 +119,7 @@ func cloneMachine(m *Machine) *Machine {
 	for key, list := range m.staged {
 		c.staged[key] = slices.Clip(list)
 	}
-	c.effects = nil
+	c.effects, c.moves = nil, nil
 	return &c
 }
 
@@ -130,12 +130,12 @@ func TestCloneKnowsAllFields(t *testing.T) {
 		of   reflect.Type
 		want string
 	}{
-		{reflect.TypeFor[Machine](), "cfg led now phase away incarnation number leased confirmed members orphans asked " +
-			"out readers flights sent lastSent owes ops early blocks dirty idle contended flushes flushOps inner " +
-			"sessions unsealed barriers acking musts staged effects"},
+		{reflect.TypeFor[Machine](), "cfg led now phase away incarnation number leased confirmed members orphans homeless asked " +
+			"out usual readers flights sent lastSent owes ops early blocks dirty idle contended flushes flushOps inner " +
+			"sessions unsealed barriers acking musts staged effects moves"},
 		{reflect.TypeFor[op](), "id write read kind fenced staged homes version born staging dead settle done result asked barrier"},
-		{reflect.TypeFor[local](), "key namespace name space waiting nextAsk contended asking token owner since from last version value base " +
-			"recalled lastWrite dirtySince staging flushing undecided flushed flushValue flushWaiters must"},
+		{reflect.TypeFor[local](), "key namespace name space waiting nextAsk contended yield asking token owner since from last version value base " +
+			"recalled wanted first lastWrite dirtySince staging flushing undecided flushed flushValue flushWaiters must"},
 		{reflect.TypeFor[flight](), "incarnation number sent entries readers"},
 		{reflect.TypeFor[entry](), "rec op"},
 		{reflect.TypeFor[watched](), "heard died rehomed"},

@@ -17,8 +17,11 @@ func (m *Machine) deliver(e Delivered) {
 	i := 0
 	a := m.led.Apply(e.Sequence, e.Message, e.Sum, func(r *ledger.Record, out *ledger.Outcome) {
 		m.decided(e.Message, r, out)
-		if _, ok := m.blocks[r.Key]; ok && !r.Key.IsZero() {
+		if b, ok := m.blocks[r.Key]; ok && !r.Key.IsZero() {
 			touched = append(touched, r.Key)
+			if r.Kind == ledger.Commit || r.Kind == ledger.Own {
+				b.yield = 0 // whoever it was left to has it, or has tried
+			}
 		}
 		if isOwn {
 			m.ownRecord(own, own.entries[i], r, out)
@@ -88,7 +91,7 @@ func (m *Machine) decided(msg *ledger.Message, r *ledger.Record, out *ledger.Out
 		m.moved(r, out)
 	case ledger.Recall:
 		if b := m.blocks[r.Key]; b != nil && b.token == r.Token {
-			b.recalled = true
+			b.recalled, b.wanted = true, b.wanted || !r.Flags.Has(ledger.Unchanged) && msg.Node != m.cfg.Node
 			m.flush(b)
 		}
 	case ledger.Join:
@@ -119,15 +122,23 @@ func (m *Machine) decided(msg *ledger.Message, r *ledger.Record, out *ledger.Out
 
 // moved takes note of a new version, owner or home of a block.
 func (m *Machine) moved(r *ledger.Record, out *ledger.Outcome) {
-	m.do(Moved{Before: out.Before, After: out.After, Kind: r.Kind})
+	m.moves = append(m.moves, Moved{Before: out.Before, After: out.After, Kind: r.Kind})
+	m.do(&m.moves[len(m.moves)-1])
 	m.settleStaged(r, out)
+	if m.lacksHome(r, &out.After) {
+		m.seekHomes()
+	}
+	b := m.blocks[r.Key]
+	if r.Kind == ledger.Rehome && b != nil && b.token != 0 && b.value.Object == out.After.Value.Object {
+		b.value.Homes = out.After.Value.Homes
+	}
 	if r.Kind != ledger.Revoke {
 		return
 	}
 	if r.Flags.Has(ledger.Lost) {
 		m.do(Declared{Pointer: out.After})
 	}
-	if b := m.blocks[r.Key]; b != nil && b.token == r.Token {
+	if b != nil && b.token == r.Token {
 		m.dispossess(b)
 	}
 }
@@ -153,6 +164,10 @@ func (m *Machine) ownRecord(own flight, e entry, r *ledger.Record, out *ledger.O
 	case ledger.Flush:
 		if b != nil && b.token == r.Token && b.undecided {
 			m.flushDecided(b, r, out)
+		}
+	case ledger.Rehome:
+		if out.Verdict != ledger.Effective {
+			m.seekHomes() // a newer version may have the same object, or too few homes as well
 		}
 	case ledger.Clear:
 		if o != nil {

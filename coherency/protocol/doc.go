@@ -33,7 +33,9 @@
 //	            version) or dirty
 //	undecided   a flush of it is in the log or on its way; the owner neither writes nor
 //	            serves until it is decided
-//	recalled    it is given back with the next flush; new writes wait
+//	recalled    it is given back with the next flush; new writes wait. A block
+//	            to which another wants to commit a write is left to that one for a
+//	            moment then, and one that was never written is written once before
 //	lapsed      owned by an older incarnation of this node: nothing is served; after the
 //	            Join the flush is offered by the old token
 //
@@ -54,6 +56,18 @@
 // their way, so that one fence serves many reads and one record is a small part of a
 // message.
 //
+// # What is lost, and what is restored
+//
+// A Revoke of a dead owner that kept its writes to itself declares a loss also if there
+// was nothing to lose: the log knows what such an owner has flushed last, and
+// nobody but the owner knew whether it had written since. With copies it is known: no loss is
+// declared if all but fewer than the copies have answered the [Inquire].
+//
+// A block that names fewer live homes than its namespace asks for (a home has died, a
+// Revoke has found fewer copies, there were not enough nodes) gets more, owned or not:
+// the first of its live homes copies the object, and a Rehome says so. An owner whose
+// writes have fewer copies than there could be owns the block again before its next write.
+//
 // # Duties of the caller
 //
 //  1. Give every event of the log in order, exactly once, and the node's clock with
@@ -68,6 +82,7 @@
 //  6. Never use the key of an object for a second write.
 //  7. Cancel operations that nobody waits for any more.
 //  8. Start with an incarnation that is higher than any before.
+//  9. End every Replicate with Replicated, in time with Failed.
 //
 // # What it assumes
 //

@@ -79,7 +79,8 @@ type Stage struct {
 }
 
 // Moved says that the log has given a block another version, or another owner.
-// The object of Before is not needed any more if After has another one.
+// The object of Before is not needed any more if After has another one. It comes as a
+// pointer, and is the machine's until the next Step, as there are so many of them.
 type Moved struct {
 	Before, After ledger.Pointer
 	// Flush: the value was this node's own newest before.
@@ -116,11 +117,12 @@ type Inquire struct {
 }
 
 // Scan asks for a Check of each block that a dead incarnation owns (Orphans), or that
-// this node is a home of beside one that is not live (Homes).
+// this node is a home of and that has fewer live homes than it should (Homes): than it
+// names, or than the Homes or the Copies of its Space.
 type Scan struct{ Orphans, Homes bool }
 
 // Replicate copies an object of which this node is a home to further homes, and ends with
-// Replicated, or never.
+// Replicated.
 type Replicate struct {
 	Key     block.Key
 	Version ledger.Version
@@ -154,7 +156,7 @@ func (Reply) effect()     {}
 func (Serve) effect()     {}
 func (Forward) effect()   {}
 func (Stage) effect()     {}
-func (Moved) effect()     {}
+func (*Moved) effect()    {}
 func (Local) effect()     {}
 func (Flushed) effect()   {}
 func (LocalGone) effect() {}

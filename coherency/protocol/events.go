@@ -49,7 +49,8 @@ type Skipped struct{ Sequence, Sum uint64 }
 // delivered: it is time to join.
 type CaughtUp struct{}
 
-// Write asks for a new version of a block. It ends with a Reply.
+// Write asks for a new version of a block. It ends with a Reply. It may be given as a
+// pointer, to save the copy; then it is the machine's.
 type Write struct {
 	Op        Op
 	Key       block.Key // block.NamedKey(Namespace, Name, 0)
@@ -135,13 +136,18 @@ type Found struct {
 }
 
 // Check names a block that a Scan found.
-type Check struct{ Key block.Key }
+type Check struct {
+	Key   block.Key
+	Space Space
+}
 
-// Replicated is the end of a Replicate: these homes hold the object now.
+// Replicated is the end of a Replicate: these homes hold the object now; or, if it
+// Failed, some of them do not.
 type Replicated struct {
 	Key     block.Key
 	Version ledger.Version
 	Homes   ledger.Homes
+	Failed  bool
 }
 
 // Barrier asks that all that is acknowledged now becomes durable at home. It ends

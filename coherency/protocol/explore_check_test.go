@@ -97,6 +97,7 @@ func (u *universe) settle() *universe {
 	if c.err != nil {
 		return c
 	}
+	c.checkRedundancy()
 	for i := range c.in.nodes {
 		if c.sites[i].m.phase == left {
 			continue
@@ -152,6 +153,29 @@ func (u *universe) checkWaiting(node func(int) bool) {
 	for i := range u.in.nodes {
 		if m := u.sites[i].m; m != nil && node(i) && len(m.ops) > 0 {
 			u.fail("L1: %s has %d operations that wait for ever", u.in.nodes[i], len(m.ops))
+		}
+	}
+}
+
+// checkRedundancy: once all that was wrong is over, every block has as many live homes as
+// it should have, unless the only one has left.
+func (u *universe) checkRedundancy() {
+	live := 0
+	for _, m := range u.oracle.Members() {
+		if m.Live {
+			live++
+		}
+	}
+	for b, key := range u.in.keys {
+		p, _ := u.oracle.Lookup(key)
+		have := 0
+		for _, h := range p.Value.Homes {
+			if h != 0 && u.oracle.Member(h).Live {
+				have++
+			}
+		}
+		if want := min(max(u.in.space.Homes, u.in.space.Copies), live); !p.Value.Object.IsZero() && have < want && (have > 0 || u.in.budget[leaves] == 0) {
+			u.fail("L1: %s has %d live homes, want %d", u.in.names[b], have, want)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (u *universe) perform(i int, s *site, eff Effect) {
 		st.Value.Homes = e.Homes
 		u.stages = append(u.stages, staging{author: i, generation: s.generation, todo: nodeSet(e.To), e: st, replicate: true,
 			replicated: Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes}})
-	case Moved:
+	case *Moved:
 		before, after := in.objectOf(e.Before.Value.Object), in.objectOf(e.After.Value.Object)
 		s.homed = slices.DeleteFunc(s.homed, func(a Arrived) bool {
 			return a.Key == e.After.Key && (a.Value.Object == e.After.Value.Object ||
@@ -93,10 +93,9 @@ func (u *universe) scan(s *site, e Scan) {
 		if !ok {
 			continue
 		}
-		dead := slices.ContainsFunc(p.Value.Homes[:], func(h uint16) bool { return h != 0 && !l.Member(h).Live })
-		found := e.Orphans && p.Owned() && !l.Acting(p) || e.Homes && dead && p.Value.Homes.Has(s.m.number)
-		if found && !slices.Contains(s.events, Event(Check{key})) {
-			s.events = append(s.events, Check{key})
+		found := e.Orphans && p.Owned() && !l.Acting(p) || e.Homes && p.Value.Homes.Has(s.m.number)
+		if c := (Check{key, u.in.space}); found && !slices.Contains(s.events, Event(c)) {
+			s.events = append(s.events, c)
 		}
 	}
 }

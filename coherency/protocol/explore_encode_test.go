@@ -178,6 +178,7 @@ const (
 	leaseTime = time.Second
 	patience  = leaseTime + leaseTime*50/1000 + 1*time.Millisecond
 	mostAge   = 2 * leaseTime
+	mostDeath = 3 * leaseTime // RehomeAfter, and two leases
 )
 
 func (in *instance) machine(node int, m *Machine) []uint64 {
@@ -189,10 +190,12 @@ func (in *instance) machine(node int, m *Machine) []uint64 {
 	if in.budget[advances] > 0 {
 		for _, o := range m.members {
 			w.age(o.heard, patience)
-			w.age(o.died, mostAge)
+			w.age(o.died, mostDeath)
 			w.flag(o.rehomed)
 		}
 		w.age(m.orphans, leaseTime)
+		w.deadline(m.homeless)
+		w.flag(m.homeless != 0)
 	}
 	for _, a := range m.asked {
 		w.plain(uint64(a.what[0])<<8 | uint64(a.what[len(a.what)-1]))
@@ -273,7 +276,7 @@ func (in *instance) operations(w *words, m *Machine) {
 		w.version(o.version)
 		w.sequence(o.settle)
 		w.version(ledger.Version(o.barrier))
-		if o.done || o.version != 0 {
+		if o.result != nil {
 			w.version(o.result.After.Version)
 			w.plain(o.result.Before.Value.Sum)
 			w.flag(o.result.Err != nil)
@@ -283,7 +286,7 @@ func (in *instance) operations(w *words, m *Machine) {
 			w.version(o.read.Token)
 			w.plain(uint64(o.read.Level))
 			w.sequence(o.read.Session)
-		} else {
+		} else if o.write != nil {
 			w.version(o.write.Expect)
 		}
 	}
@@ -292,8 +295,9 @@ func (in *instance) operations(w *words, m *Machine) {
 func (in *instance) local(w *words, node int, b *local) {
 	w.list(b.waiting)
 	w.deadline(b.nextAsk)
-	w.flag(b.contended, b.asking, b.recalled, b.undecided)
-	w.plain(uint64(b.staging))
+	w.deadline(b.yield)
+	w.flag(b.contended, b.asking, b.recalled, b.wanted, b.undecided)
+	w.plain(uint64(b.staging)<<32 | uint64(b.first))
 	if b.token == 0 {
 		return
 	}

@@ -61,6 +61,12 @@ func accesses() []*instance {
 		{name: "lease mode and an owner", space: Space{Lease: true}, clients: [][]action{
 			{on(1, put, back), on(1, put, back)},
 			{on(2, get, 0), on(2, put, through), on(2, get, 0)}}, budget: may(map[int]uint8{advances: 2})},
+		{name: "lease mode, two owners", space: Space{Lease: true}, flights: 1, clients: [][]action{
+			{on(1, put, back), on(1, get, 0)},
+			{on(2, put, back)}}, budget: may(map[int]uint8{advances: 1})},
+		{name: "lease mode, copies and a deletion", space: Space{Lease: true, Copies: 2}, flights: 1, clients: [][]action{
+			{on(1, remove, back), on(1, put, back)},
+			{on(2, get, 0), on(2, get, 0)}}, budget: may(map[int]uint8{advances: 1})},
 		{name: "fences and a crash", clients: [][]action{
 			{on(1, put, through), on(2, get, 0)},
 			{on(2, get, 0), on(1, get, 0), on(2, put, through)}}, budget: may(map[int]uint8{crashes: 1, duplicates: 1})},

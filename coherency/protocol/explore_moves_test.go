@@ -114,7 +114,7 @@ func (u *universe) workMoves(add func(k moveKind, of, which int)) {
 		}
 		if down {
 			add(refuse, k, 1) // must end
-		} else if u.budget[refusals] > 0 && !s.replicate {
+		} else if u.budget[refusals] > 0 {
 			add(refuse, k, 0)
 		}
 	}
@@ -310,7 +310,12 @@ func (u *universe) refuse(k int, forced bool) {
 	}
 	s := u.stages[k]
 	u.stages = slices.Delete(u.stages, k, k+1)
-	if s.generation == u.sites[s.author].generation && !s.replicate {
+	switch {
+	case s.generation != u.sites[s.author].generation:
+	case s.replicate:
+		s.replicated.Failed = true
+		u.step(s.author, s.replicated)
+	default:
 		u.step(s.author, Staged{Op: s.e.Op, Failed: true})
 	}
 }

@@ -50,7 +50,7 @@ func (u *universe) tellEffect(i int, eff Effect) {
 		text = fmt.Sprintf("Local value %d (%s), drop %d", e.Value.Sum, versionText(e.Version), u.in.objectOf(e.Drop))
 	case LocalGone:
 		text = fmt.Sprintf("LocalGone, drop %d", u.in.objectOf(e.Drop))
-	case Moved:
+	case *Moved:
 		text = fmt.Sprintf("Moved %v: %d (%s) to %d (%s), token %s", e.Kind, e.Before.Value.Sum, versionText(e.Before.Version),
 			e.After.Value.Sum, versionText(e.After.Version), versionText(e.After.Token))
 	case Replicate:

@@ -160,54 +160,84 @@ func (m *Machine) bereaved() {
 	m.contended = nil
 	for _, key := range asked {
 		if b := m.blocks[key]; b != nil {
-			b.contended, b.nextAsk = false, 0
+			b.contended, b.nextAsk, b.yield = false, 0, 0
 			m.advance(b)
 		}
 	}
 }
 
-// check looks after a block that a dead node has left behind.
-func (m *Machine) check(key block.Key) {
-	p, ok := m.led.Lookup(key)
-	if !ok || m.phase != serving {
-		return
-	}
-	if p.Owned() {
-		if b := m.blocks[key]; !m.led.Acting(p) && (b == nil || b.token != p.Token) {
-			m.dislodge(m.block(key, p.Namespace, p.Name), p)
+// check looks after a block that a dead node has left behind, or that lacks a home.
+func (m *Machine) check(e Check) {
+	p, ok := m.led.Lookup(e.Key)
+	switch {
+	case !ok || m.phase != serving:
+	case p.Owned() && !m.led.Acting(p):
+		if b := m.blocks[e.Key]; b == nil || b.token != p.Token {
+			m.dislodge(m.block(e.Key, p.Namespace, p.Name), p)
 		}
-		return
+	case !p.Value.Object.IsZero():
+		m.rehome(p, e.Space)
 	}
-	if p.Value.Object.IsZero() {
-		return
-	}
+}
+
+// rehome copies the object of a block to further homes if it has too few and this node
+// is the first of them that is live. A home that has not been away for long counts.
+func (m *Machine) rehome(p ledger.Pointer, s Space) {
+	m.grow()
 	var homes ledger.Homes
-	live := 0
+	kept, first := 0, uint16(0)
 	for _, n := range p.Value.Homes {
-		if n != 0 && m.led.Member(n).Live {
-			homes[live] = n
-			live++
+		if n == 0 {
+			continue
+		}
+		live := m.led.Member(n).Live
+		if live || m.now-m.members[n-1].died < m.cfg.RehomeAfter {
+			homes[kept] = n
+			kept++
+		}
+		if live && first == 0 {
+			first = n
 		}
 	}
-	want := p.Value.Homes.Count()
-	if live == want || live == 0 || homes[0] != m.number {
+	want := min(max(p.Value.Homes.Count(), s.Homes, s.Copies), ledger.MostHomes)
+	if kept >= want || first != m.number {
 		return
 	}
-	more := m.rendezvous(key, want-live, homes.Has)
+	more := m.rendezvous(p.Key, want-kept, homes.Has)
 	var to []string
 	for _, n := range more {
 		if n != 0 {
 			to = append(to, m.led.Member(n).ID)
-			homes[live] = n
-			live++
+			homes[kept] = n
+			kept++
 		}
 	}
 	if len(to) > 0 {
-		m.do(Replicate{Key: key, Version: p.Version, Value: p.Value, To: to, Homes: homes})
+		m.do(Replicate{Key: p.Key, Version: p.Version, Value: p.Value, To: to, Homes: homes})
 	}
 }
 
+// seekHomes lets the homes of all blocks be looked after in a while.
+func (m *Machine) seekHomes() {
+	if m.homeless == 0 {
+		m.homeless = m.now + m.cfg.RehomeAfter
+	}
+}
+
+// lacksHome tells whether a new pointer names a home that is gone by now, or one that a
+// Revoke has found, which may not be all there were.
+func (m *Machine) lacksHome(r *ledger.Record, p *ledger.Pointer) bool {
+	if !p.Value.Homes.Has(m.number) {
+		return false
+	}
+	return r.Kind == ledger.Revoke || slices.ContainsFunc(p.Value.Homes[:], func(n uint16) bool { return n != 0 && !m.led.Member(n).Live })
+}
+
 func (m *Machine) replicated(e Replicated) {
+	if e.Failed {
+		m.seekHomes()
+		return
+	}
 	p, _ := m.led.Lookup(e.Key)
 	v := p.Value
 	v.Homes = e.Homes

@@ -39,6 +39,10 @@ type Config struct {
 	// IdleAfter is after how long without a write an owner gives a block back;
 	// default 10 s.
 	IdleAfter time.Duration
+	// Yield is for how long a node that has given a block back, because another wants to
+	// commit a write, leaves it to that one; default Renew/30. It should be more than
+	// it takes to stage an object and to commit it.
+	Yield time.Duration
 	// RecallEvery is how often a node that waits for an owner asks again; default Renew.
 	RecallEvery time.Duration
 	// RevokeAfter is how long a dead owner's node may take, once it is a member again,
@@ -46,7 +50,9 @@ type Config struct {
 	// for are taken from dead owners. Default Lease.
 	RevokeAfter time.Duration
 	// RehomeAfter is for how long a home may be away before its objects are copied to
-	// others; default 2 × Lease.
+	// others, and after how long that is tried again; default 2 × Lease. For members
+	// that have joined it is looked another 2 × Lease later what has too few homes: what
+	// was staged before everyone knew them is decided by then.
 	RehomeAfter time.Duration
 	// History is for how many sequences digests are compared; default 4096. Negative:
 	// none.
@@ -62,6 +68,7 @@ func (c *Config) withDefaults() {
 	setDefault(&c.FlushAfter, time.Second)
 	setDefault(&c.Flushes, 64)
 	setDefault(&c.IdleAfter, 10*time.Second)
+	setDefault(&c.Yield, c.Renew/30)
 	setDefault(&c.RecallEvery, c.Renew)
 	setDefault(&c.RevokeAfter, c.Lease)
 	setDefault(&c.RehomeAfter, 2*c.Lease)
@@ -88,7 +95,7 @@ func (c Config) Validate() error {
 	if c.Records > ledger.MostRecords {
 		errs = append(errs, fmt.Errorf("records %d: want at most %d", c.Records, ledger.MostRecords))
 	}
-	for _, d := range []time.Duration{c.Lease, c.Renew, c.FlushAfter, c.IdleAfter, c.RecallEvery, c.RevokeAfter, c.RehomeAfter} {
+	for _, d := range []time.Duration{c.Lease, c.Renew, c.FlushAfter, c.IdleAfter, c.Yield, c.RecallEvery, c.RevokeAfter, c.RehomeAfter} {
 		if d <= 0 {
 			errs = append(errs, fmt.Errorf("%v: times must be positive", d))
 		}
@@ -128,9 +135,11 @@ type Machine struct {
 	leased, confirmed time.Duration
 	members           []watched     // by number-1
 	orphans           time.Duration // since when there are blocks that dead incarnations own
+	homeless          time.Duration // when blocks that lack a home are looked for again; 0: no need
 	asked             attempts      // records that are repeated until they are no longer needed
 
 	out      []entry  // records that wait for a message
+	usual    int      // records that the last message with any had
 	readers  []Op     // reads that wait for a fence
 	flights  []flight // messages on their way, in order
 	sent     uint64   // number of the last message of this incarnation
@@ -142,7 +151,7 @@ type Machine struct {
 	blocks    map[block.Key]*local
 	dirty     []due            // owned blocks with unflushed writes, oldest first
 	idle      []due            // owned blocks, by when they may be given back
-	contended []block.Key      // blocks whose owner is asked to give them back
+	contended []block.Key      // blocks whose owner is asked to give them back, or that this node has left to others
 	flushes   int              // flushes that are being staged or decided
 	flushOps  map[Op]block.Key // of those that are being staged
 	inner     Op               // the last internal Op
@@ -155,13 +164,14 @@ type Machine struct {
 	staged   map[block.Key][]stagedObject
 
 	effects []Effect
+	moves   []Moved // that effects point to
 }
 
 // watched is what this node knows about the life of another.
 type watched struct {
 	heard   time.Duration // when its last message was delivered here
 	died    time.Duration // when its incarnation was seen to end
-	rehomed bool          // its homes have been looked after since
+	rehomed bool          // homes have been looked after since
 }
 
 // due says when a block is to be looked at.
@@ -213,6 +223,7 @@ func (m *Machine) Send(now time.Duration) []Effect {
 func (m *Machine) begin(now time.Duration) {
 	clear(m.effects)
 	m.effects = m.effects[:0]
+	m.moves = m.moves[:0]
 	m.now = max(m.now, now)
 	m.lapse()
 }
@@ -228,6 +239,8 @@ func (m *Machine) handle(ev Event) {
 	case CaughtUp:
 		m.join()
 	case Write:
+		m.write(&e)
+	case *Write:
 		m.write(e)
 	case Read:
 		m.read(e)
@@ -240,7 +253,7 @@ func (m *Machine) handle(ev Event) {
 	case Found:
 		m.found(e)
 	case Check:
-		m.check(e.Key)
+		m.check(e)
 	case Replicated:
 		m.replicated(e)
 	case Barrier:

@@ -49,6 +49,12 @@ func (m *Machine) joined(own flight) {
 	m.number = mem.Number
 	m.phase = serving
 	m.leased = own.sent + m.cfg.Lease
+	// When the log was away nobody could be heard, so that says nothing about the others:
+	// each gets the time of a lease to come back with what it owns.
+	m.grow()
+	for i := range m.members {
+		m.members[i].heard = m.now
+	}
 	// All messages of older incarnations are decided now.
 	var old []flight
 	m.flights = slices.DeleteFunc(m.flights, func(f flight) bool {
@@ -171,7 +177,7 @@ func (m *Machine) expire() {
 }
 
 // lookAfter sees to what dead members leave behind: blocks that they own, and
-// objects that they were a home of.
+// objects that they were a home of; and to what new ones can be a home of.
 func (m *Machine) lookAfter() {
 	scan := Scan{}
 	switch {
@@ -181,10 +187,16 @@ func (m *Machine) lookAfter() {
 		scan.Orphans = m.due("orphans", m.cfg.Renew)
 	}
 	for i := range m.led.Members() {
-		w := &m.members[i]
-		if !m.led.Members()[i].Live && !w.rehomed && m.now-w.died >= m.cfg.RehomeAfter && m.cfg.Durable {
+		w, after := &m.members[i], m.cfg.RehomeAfter
+		if m.led.Members()[i].Live {
+			after += 2 * m.cfg.Lease
+		}
+		if !w.rehomed && m.now-w.died >= after {
 			w.rehomed, scan.Homes = true, true
 		}
+	}
+	if m.homeless != 0 && m.now >= m.homeless {
+		m.homeless, scan.Homes = 0, true
 	}
 	if scan.Orphans || scan.Homes {
 		m.do(scan)

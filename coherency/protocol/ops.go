@@ -13,8 +13,8 @@ import (
 // op is something that a client of this node waits for.
 type op struct {
 	id    Op
-	write Write // of a write
-	read  Read  // of a read
+	write *Write // of a write; never changed
+	read  Read   // of a read
 	kind  opKind
 
 	fenced  bool           // a fence has been delivered since the read began
@@ -26,7 +26,7 @@ type op struct {
 	dead    bool           // cancelled, but still being staged
 	settle  uint64         // the sequence that all live members must have applied; 0: none
 	done    bool           // result is replied then; else the operation goes on
-	result  Reply
+	result  *Reply
 	asked   bool         // a Barrier record for it is on its way
 	barrier ledger.Place // the barrier that it waits for; 0: it has none yet
 }
@@ -70,12 +70,18 @@ func (m *Machine) cancel(id Op) {
 		o.dead = true
 		m.ops[id] = o // until the homes have answered
 	}
+	if o.kind != writing {
+		return
+	}
+	if b := m.blocks[o.write.Key]; b != nil && b.first == id {
+		m.firstEnded(b)
+	}
 }
 
 // settleThen replies once every live member has applied the log up to here, as far
 // as the log tells.
 func (m *Machine) settleThen(o *op, r Reply) {
-	o.settle, o.result, o.done = m.led.Sequence(), r, true
+	o.settle, o.result, o.done = m.led.Sequence(), &r, true
 	m.unsealed = append(m.unsealed, o.id)
 	m.owes = true
 	m.checkSettled()
@@ -103,7 +109,7 @@ func (m *Machine) checkSettled() {
 		case o.settle > settled:
 			m.unsealed = append(m.unsealed, id)
 		case o.done:
-			m.reply(o, o.result)
+			m.reply(o, *o.result)
 		default:
 			o.settle = 0
 			m.try(o)
@@ -138,6 +144,7 @@ type local struct {
 	waiting   []Op          // operations that wait for a change of this block
 	nextAsk   time.Duration // when its owner is asked again to give it back
 	contended bool          // in Machine.contended
+	yield     time.Duration // until when it is left to who has asked for it
 
 	asking  bool           // an Own is on its way
 	token   ledger.Version // of the ownership; 0: not the owner
@@ -150,6 +157,8 @@ type local struct {
 	base    ledger.Version // newest version in the log
 
 	recalled   bool          // it is to be given back
+	wanted     bool          // another node wants to commit a write
+	first      Op            // a write that waits until all know the owner, and is done before that; 0: none
 	lastWrite  time.Duration // or since when it is owned
 	dirtySince time.Duration
 	staging    Op // a replicated write is being staged
@@ -185,7 +194,7 @@ func (m *Machine) advance(b *local) {
 			m.try(o)
 		}
 	}
-	if len(b.waiting) == 0 && b.token == 0 && !b.asking && m.blocks[b.key] == b {
+	if len(b.waiting) == 0 && b.token == 0 && !b.asking && m.now >= b.yield && m.blocks[b.key] == b {
 		delete(m.blocks, b.key)
 	}
 }

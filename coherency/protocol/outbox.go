@@ -25,6 +25,9 @@ type flight struct {
 
 // enqueue gives a record its way into the next message.
 func (m *Machine) enqueue(rec ledger.Record, op Op) {
+	if m.out == nil {
+		m.out = make([]entry, 0, max(m.usual, 1)) // the next message is like the last
+	}
 	m.out = append(m.out, entry{rec, op})
 }
 
@@ -36,6 +39,9 @@ func (m *Machine) publish() {
 	}
 	for len(m.flights) < m.cfg.Flights && m.worthwhile() {
 		n := min(len(m.out), m.cfg.Records)
+		if n > 0 {
+			m.usual = n
+		}
 		m.send(m.out[:n:n])
 		m.out = m.out[n:]
 		if len(m.out) == 0 {
@@ -51,10 +57,11 @@ const (
 	gatherFor = 10 * time.Millisecond
 )
 
-// worthwhile tells whether what waits is worth a message now. While larger ones are
-// on their way it is not, if it is less than half of them: their return makes many
-// clients go on, and with what those bring it makes one message instead of
-// several. Each costs the log about as much as a hundred records.
+// worthwhile tells whether what waits is worth a message now. While large ones are on
+// their way it is not, unless it is twice as much: their return makes many clients go
+// on, and what those bring can share its message. Otherwise the clients fall into
+// groups, one waiting while the other is on its way, and two messages do the work
+// of one. Each costs the log about as much as a hundred records.
 func (m *Machine) worthwhile() bool {
 	waiting := len(m.out) + len(m.readers)
 	switch {
@@ -69,7 +76,7 @@ func (m *Machine) worthwhile() bool {
 	for i := range m.flights {
 		largest = max(largest, len(m.flights[i].entries)+len(m.flights[i].readers))
 	}
-	return largest < gatherFrom || 2*waiting >= largest
+	return largest < gatherFrom || waiting >= 2*largest
 }
 
 func (m *Machine) send(entries []entry) {

@@ -46,12 +46,12 @@ func TestGather(t *testing.T) {
 		}
 	}
 	expect("at first", writes(40), 40)
-	expect("less than half of what is on its way", writes(19))
-	expect("half", writes(1), 20)
+	expect("less than twice what is on its way", writes(79))
+	expect("twice", writes(1), 80)
 	expect("little again", writes(5))
 	now += gatherFor + 1
 	expect("after a while", published(m.Send(now)), 5)
-	expect("as many on their way as may be", writes(100))
+	expect("as many on their way as may be", writes(200))
 }
 
 // TestGatherSmall: small messages wait for nothing.

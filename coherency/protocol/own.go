@@ -48,18 +48,32 @@ func (m *Machine) ownDecided(b *local, incarnation uint64, out *ledger.Outcome) 
 // tryOwn goes on with a write to a block that this node owns.
 func (m *Machine) tryOwn(o *op, b *local) {
 	switch {
-	case !m.acting(b), b.recalled, b.staging != 0, b.undecided && !mutant.Is(mutant.WriteWhileFlush):
+	case !m.acting(b), b.recalled && b.first != o.id, b.staging != 0, b.undecided && !mutant.Is(mutant.WriteWhileFlush):
 		m.park(o, b)
 	case b.space.Lease && b.since > m.allApplied():
 		// Someone may not know yet that there is an owner, and serve the base.
+		if b.first == 0 {
+			b.first = o.id
+		}
 		m.awaitSettled(o, b.since)
+	case b.first == o.id:
+		m.writeOwn(o, b)
+		m.firstEnded(b)
 	default:
 		m.writeOwn(o, b)
 	}
 }
 
+// firstEnded lets go of a block that was recalled before its owner could write.
+func (m *Machine) firstEnded(b *local) {
+	b.first = 0
+	if b.recalled {
+		m.flush(b)
+	}
+}
+
 func (m *Machine) writeOwn(o *op, b *local) {
-	w := &o.write
+	w := o.write
 	if o.staged {
 		// What was staged for a Commit is protected by this incarnation only, and a
 		// Flush may be the next one's, when the homes collect it: another object.
@@ -83,12 +97,12 @@ func (m *Machine) writeOwn(o *op, b *local) {
 		m.wrote(o, b, v)
 		return
 	}
-	homes, names := m.homes(b.key, b.space.Copies)
+	homes, names := m.homes(b.key, max(w.Space.Copies, w.Space.Homes))
 	switch {
 	case len(names) == 0:
 		m.reply(o, Reply{Err: ErrNoHome})
 		return
-	case len(names) < b.space.Copies: // a home has gone: own it again, with fewer
+	case len(names) != b.space.Copies: // a home has come or gone: own it again
 		b.recalled = true
 		m.park(o, b)
 		m.flush(b)
@@ -132,7 +146,7 @@ func (m *Machine) ownStaged(o *op, b *local, failed bool) {
 
 // wrote makes the write the newest version here, and acknowledges it by its policy.
 func (m *Machine) wrote(o *op, b *local, v ledger.Version) {
-	w := &o.write
+	w := o.write
 	before := m.pointer(b)
 	drop := block.Key{}
 	if b.value.Object != w.Value.Object {
@@ -156,7 +170,7 @@ func (m *Machine) wrote(o *op, b *local, v ledger.Version) {
 		m.reply(o, Reply{Before: before, After: m.pointer(b)})
 		return
 	}
-	o.version, o.result = v, Reply{Before: before, After: m.pointer(b)}
+	o.version, o.result = v, &Reply{Before: before, After: m.pointer(b)}
 	b.flushWaiters = append(b.flushWaiters, o.id)
 	m.flush(b)
 }
@@ -186,6 +200,8 @@ func (m *Machine) flush(b *local) {
 	switch {
 	case b.version <= b.base && !b.recalled:
 		return
+	case b.version <= b.base && b.first != 0 && m.acting(b):
+		return // else two could take the block from each other for ever
 	case b.version <= b.base, b.value.Object.IsZero(), b.value.Homes.Count() > 0:
 		m.flushes++
 		m.proposeFlush(b)
@@ -275,13 +291,18 @@ func (m *Machine) flushDecided(b *local, r *ledger.Record, out *ledger.Outcome) 
 		case o.version > b.base:
 			b.flushWaiters = append(b.flushWaiters, id)
 		case o.write.settles():
-			m.settleThen(o, o.result)
+			m.settleThen(o, *o.result)
 		default:
-			m.reply(o, o.result)
+			m.reply(o, *o.result)
 		}
 	}
 	if out.After.Token != b.token {
+		wanted := b.wanted
 		m.freed(b)
+		if wanted {
+			b.yield = m.now + m.cfg.Yield
+			m.contend(b)
+		}
 		m.do(LocalGone{Key: b.key})
 		return
 	}
@@ -318,54 +339,6 @@ func (m *Machine) dispossess(b *local) {
 	}
 }
 
-// dislodge asks the owner to give a block back, or takes it from one that is dead.
-func (m *Machine) dislodge(b *local, p ledger.Pointer) {
-	if !b.contended {
-		b.contended = true
-		m.contended = append(m.contended, b.key)
-	}
-	if m.now < b.nextAsk {
-		return // tend comes back to it
-	}
-	b.nextAsk = m.now + m.cfg.RecallEvery
-	owner := m.led.Member(p.Owner)
-	m.grow()
-	offers := owner.Live && p.Owner != m.number && m.now-m.members[p.Owner-1].died < m.cfg.RevokeAfter
-	switch {
-	case m.led.Acting(p) || offers:
-		m.enqueue(ledger.Record{Kind: ledger.Recall, Key: b.key, Token: p.Token}, 0)
-	case p.Copies > 0:
-		m.do(Inquire{Key: b.key, Token: p.Token})
-	default:
-		m.enqueue(revoke(p, ledger.Unchanged|ledger.Lost), 0)
-	}
-}
-
-// revoke is the record that ends the present ownership of a block.
-func revoke(p ledger.Pointer, f ledger.Flags) ledger.Record {
-	if p.Lease {
-		f |= ledger.Settle
-	}
-	return ledger.Record{Kind: ledger.Revoke, Flags: f, Key: p.Key, Token: p.Token, Lease: p.Lease}
-}
-
-// found takes a block from a dead owner, with the newest write that its homes have.
-func (m *Machine) found(e Found) {
-	p, _ := m.led.Lookup(e.Key)
-	if p.Token != e.Token || p.Token == 0 || m.led.Acting(p) {
-		return
-	}
-	rec := revoke(p, 0)
-	rec.Version, rec.Value = e.Version, e.Value
-	if !e.Any || e.Version <= p.Version {
-		rec.Flags |= ledger.Unchanged
-	}
-	if !e.Complete {
-		rec.Flags |= ledger.Lost
-	}
-	m.enqueue(rec, 0)
-}
-
 // gone gives up a block whose unflushed bytes are lost.
 func (m *Machine) gone(e Gone) {
 	b := m.blocks[e.Key]
@@ -387,48 +360,4 @@ func (m *Machine) gone(e Gone) {
 	}
 	b.undecided = true
 	m.enqueue(revoke(m.pointer(b), ledger.Unchanged|ledger.Lost), 0)
-}
-
-// tend flushes what has been dirty for long enough, gives back what is not used, and
-// asks again for what others own.
-func (m *Machine) tend() {
-	for len(m.dirty) > 0 && m.dirty[0].at <= m.now && m.flushes < m.cfg.Flushes {
-		b := m.blocks[m.dirty[0].key]
-		m.dirty = m.dirty[1:]
-		if b != nil && b.token != 0 && (b.version > b.base || b.recalled) {
-			m.flush(b)
-		}
-	}
-	for n := len(m.idle); n > 0 && m.idle[0].at <= m.now; n-- {
-		b, token := m.blocks[m.idle[0].key], m.idle[0].token
-		m.idle = m.idle[1:]
-		if b == nil || b.token != token {
-			continue
-		}
-		if m.now-b.lastWrite >= m.cfg.IdleAfter && b.version <= b.base && !b.recalled {
-			b.recalled = true
-			m.flush(b)
-		}
-		m.idle = append(m.idle, due{b.key, token, max(b.lastWrite+m.cfg.IdleAfter, m.now+m.cfg.Renew)})
-	}
-	asked := m.contended
-	m.contended = nil
-	for _, key := range asked {
-		b := m.blocks[key]
-		if b == nil {
-			continue
-		}
-		b.contended = false
-		if len(b.waiting) == 0 {
-			continue
-		}
-		if p, _ := m.led.Lookup(key); !p.Owned() || p.Owner == m.number && b.token == p.Token {
-			m.advance(b)
-		} else if m.now < b.nextAsk {
-			b.contended = true
-			m.contended = append(m.contended, key)
-		} else {
-			m.dislodge(b, p)
-		}
-	}
 }

@@ -74,7 +74,7 @@ type scriptNode struct {
 	stages  []Stage
 	store   []Arrived // what it holds durably as a home, and no record has named
 
-	down, frozen, slow, held, byHand, corrupt bool
+	down, frozen, slow, held, byHand, corrupt, full bool
 
 	outbox []*ledger.Message // held
 	lost   []*ledger.Message
@@ -249,9 +249,16 @@ func (s *script) deliverSome(n *scriptNode) {
 	}
 }
 
+// mostMoves is after how many rounds a cluster that still moves never stops.
+const mostMoves = 10_000
+
 // stabilize goes on until nothing moves any more.
 func (s *script) stabilize() {
-	for moved := true; moved; {
+	rounds := 0
+	for moved := true; moved; rounds++ {
+		if rounds == mostMoves {
+			s.fatalf("L1: the cluster does not come to rest")
+		}
 		moved = false
 		for _, n := range s.nodes {
 			moved = s.move(n) || moved

@@ -31,7 +31,13 @@ func (s *script) effect(n *scriptNode, eff Effect) {
 		n.todo = append(n.todo, func() { s.scan(n, e) })
 	case Replicate:
 		s.printf("%s: copy %s of %s to %s", n.name, s.value(e.Value), s.keys[e.Key], strings.Join(e.To, " "))
-		n.todo = append(n.todo, func() { s.step(n, Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes}) })
+		n.todo = append(n.todo, func() {
+			failed := slices.ContainsFunc(e.To, func(name string) bool { return s.node(name).full || !s.node(name).runs() })
+			if failed {
+				s.printf("%s: the copy fails", n.name)
+			}
+			s.step(n, Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes, Failed: failed})
+		})
 	case Collect:
 		n.store = slices.DeleteFunc(n.store, func(a Arrived) bool { return a.Value.Object == e.Object })
 		s.printf("%s: collect %s", n.name, s.objects[e.Object])
@@ -43,7 +49,7 @@ func (s *script) effect(n *scriptNode, eff Effect) {
 // news are the effects that only tell something.
 func (s *script) news(n *scriptNode, eff Effect) {
 	switch e := eff.(type) {
-	case Moved: // the log says so
+	case *Moved: // the log says so
 	case Local:
 		if !e.Drop.IsZero() {
 			s.printf("%s: drop %s", n.name, s.objects[e.Drop])
@@ -205,15 +211,14 @@ func (s *script) scan(n *scriptNode, e Scan) {
 	led := n.m.Ledger()
 	var keys []block.Key
 	led.Table().Range(func(p ledger.Pointer) bool {
-		gone := slices.ContainsFunc(p.Value.Homes[:], func(h uint16) bool { return h != 0 && !led.Member(h).Live })
-		if e.Orphans && p.Owned() && !led.Acting(p) || e.Homes && gone && p.Value.Homes.Has(n.m.number) {
+		if e.Orphans && p.Owned() && !led.Acting(p) || e.Homes && p.Value.Homes.Has(n.m.number) {
 			keys = append(keys, p.Key)
 		}
 		return true
 	})
 	slices.SortFunc(keys, block.Key.Compare)
 	for _, key := range keys {
-		s.step(n, Check{Key: key})
+		s.step(n, Check{Key: key, Space: s.space})
 	}
 }
 

@@ -41,6 +41,7 @@ import (
 //	dup NODE n       puts a message into the log once more
 //	staging NODE hold|auto, stage NODE ok|fail|first|arrive   by hand, the oldest first; first: only
 //	                 the first home stores it; arrive: all do, and the author does not learn it
+//	full NODE        no copies can be made there; room ends that
 //	crash NODE, restart NODE, freeze NODE, thaw NODE (it is stopped, and its clock is not)
 //	restart NODE snapshot=NODE   from the other's ledger as it is, instead of the whole log
 //	garbage          puts something into the log that is no message
@@ -187,6 +188,7 @@ func (s *script) drive(cmd string) bool {
 		"resend": s.resend, "dup": s.dup, "staging": func(n *scriptNode) { n.byHand = c.arg(1) == "hold" }, "stage": s.stageByHand,
 		"crash": s.crash, "restart": s.restart, "freeze": func(n *scriptNode) { n.frozen = true },
 		"thaw": func(n *scriptNode) { n.frozen = false }, "corrupt": func(n *scriptNode) { n.corrupt = true },
+		"full": func(n *scriptNode) { n.full = true }, "room": func(n *scriptNode) { n.full = false },
 	}[cmd]
 	if do == nil {
 		return false

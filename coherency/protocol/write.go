@@ -6,7 +6,7 @@ import (
 	"cairn/coherency/ledger"
 )
 
-func (m *Machine) write(w Write) {
+func (m *Machine) write(w *Write) {
 	o := m.start(&op{id: w.Op, kind: writing, write: w})
 	switch m.phase {
 	case stopped, left:
@@ -20,7 +20,7 @@ func (m *Machine) write(w Write) {
 
 // tryWrite goes on with a write as far as it gets without waiting.
 func (m *Machine) tryWrite(o *op) {
-	w := &o.write
+	w := o.write
 	if b := m.blocks[w.Key]; b != nil && b.token != 0 {
 		m.tryOwn(o, b)
 		return
@@ -34,6 +34,10 @@ func (m *Machine) tryWrite(o *op) {
 	case w.Policy == coherency.WriteBack && !m.away:
 		b := m.block(w.Key, w.Namespace, w.Name)
 		m.park(o, b)
+		if m.now < b.yield {
+			m.contend(b)
+			return
+		}
 		m.acquire(b, w.Space)
 	default:
 		m.commit(o, p)
@@ -42,7 +46,7 @@ func (m *Machine) tryWrite(o *op) {
 
 // commit stages the object at its homes, then proposes the new version.
 func (m *Machine) commit(o *op, p ledger.Pointer) {
-	w := &o.write
+	w := o.write
 	rec := w.record(ledger.Commit)
 	rec.If, rec.Expect, rec.Now, rec.Value = w.If, w.Expect, w.Now, w.Value
 	if w.settles() {
@@ -136,7 +140,7 @@ func (m *Machine) commitDecided(o *op, out *ledger.Outcome) {
 func (m *Machine) refuse(o *op, p ledger.Pointer) {
 	r := Reply{Err: ErrCondition, Before: p, After: p}
 	if at := p.Changed.Sequence(); o.write.Space.Lease && at > m.allApplied() {
-		o.settle, o.result, o.done = at, r, true
+		o.settle, o.result, o.done = at, &r, true
 		m.unsealed = append(m.unsealed, o.id)
 		return
 	}
