@@ -133,6 +133,7 @@ func NewPlan(seed uint64, keep Keep) Plan {
 		FlushAfter:  pick(r, 50*time.Millisecond, 300*time.Millisecond, lease),
 		Flushes:     pick(r, 1, 64),
 		IdleAfter:   pick(r, 250*time.Millisecond, 3*lease),
+		Yield:       pick(r, 5*time.Millisecond, 50*time.Millisecond),
 		RevokeAfter: pick(r, 20*time.Millisecond, 150*time.Millisecond, lease),
 		RehomeAfter: pick(r, 400*time.Millisecond, 2*lease),
 		History:     256,

@@ -70,7 +70,7 @@ func describeRecord(r *ledger.Record) string {
 func (p *proc) traceEffect(e protocol.Effect) {
 	w, id := p.n.w, p.n.id
 	switch e := e.(type) {
-	case protocol.Publish, protocol.Moved:
+	case protocol.Publish, *protocol.Moved:
 	case protocol.Stage:
 		w.tracef("%s stages #%d version %x at %v", id, number(e.Value.Object), e.Version, e.Homes)
 	case protocol.Serve:

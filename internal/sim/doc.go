@@ -46,7 +46,8 @@
 //	          started from; the whole state in the end
 //	I9        what a live home had and was asked for is not lost
 //	L1        when faults stop, all operations end, every node reads every block, a barrier
-//	          is passed, and all nodes are at the end of the log with nothing dirty
+//	          is passed, all nodes are at the end of the log with nothing dirty, and every
+//	          block gets as many homes as its namespace asks for
 //	session   a client never reads older than what it has seen
 //	bounded   nor anyone older than the bound, when it asked
 //	local     nor a node, while it lives, older than it has served
@@ -59,8 +60,8 @@
 //
 // The log is one order and takes nothing back. Clocks differ by less than Config.Drift.
 // A node knows when its disk is a new one (see Found). Bytes are right or missing: checksums
-// find what is torn. Forget, a log that does lose its end, and changes of a namespace's Space
-// are not simulated.
+// find what is torn. Forget, which no node publishes, a log that does lose its end, and
+// changes of a namespace's Space are not simulated.
 //
 // # When a run fails
 //

@@ -219,7 +219,7 @@ func (p *proc) carry(e protocol.Effect) {
 		p.answered(e.Op, e)
 	case protocol.Stage:
 		p.stage(e)
-	case protocol.Moved:
+	case *protocol.Moved:
 		if o := number(e.Before.Value.Object); o != 0 && e.Before.Value.Object != e.After.Value.Object {
 			p.drop(o, "moved")
 		}
@@ -351,20 +351,27 @@ func (p *proc) scan(e protocol.Scan) {
 		if !ok {
 			continue
 		}
-		if e.Orphans && ptr.Owned() && !led.Acting(ptr) || e.Homes && p.besideDead(ptr) {
-			p.later(time.Millisecond, func() { p.step(protocol.Check{Key: k.key}) })
+		if e.Orphans && ptr.Owned() && !led.Acting(ptr) || e.Homes && p.homeless(k, ptr) {
+			p.later(time.Millisecond, func() { p.step(protocol.Check{Key: k.key, Space: k.space}) })
 		}
 	}
 }
 
-// besideDead tells whether this node is home of a block beside one that is not live.
-func (p *proc) besideDead(ptr ledger.Pointer) bool {
+// homeless tells whether this node is home of a block that has fewer live ones than it
+// should have.
+func (p *proc) homeless(k *keyState, ptr ledger.Pointer) bool {
 	led := p.m.Ledger()
 	self, ok := led.Find(p.n.id)
 	if !ok || !ptr.Value.Homes.Has(self.Number) {
 		return false
 	}
-	return slices.ContainsFunc(ptr.Value.Homes[:], func(h uint16) bool { return h != 0 && !led.Member(h).Live })
+	live := 0
+	for _, h := range ptr.Value.Homes {
+		if h != 0 && led.Member(h).Live {
+			live++
+		}
+	}
+	return live < max(ptr.Value.Homes.Count(), k.space.Homes, k.space.Copies)
 }
 
 // named is the node with a name.

@@ -76,15 +76,30 @@ type staging struct {
 	e     protocol.Stage
 	left  int
 	ended bool
+	end   func(failed bool)
 }
 
 // stage brings an object to all its homes.
 func (p *proc) stage(e protocol.Stage) {
-	s := &staging{e: e, left: len(e.Homes)}
+	p.bring(e, func(failed bool) { p.step(protocol.Staged{Op: e.Op, Failed: failed}) })
+}
+
+// replicate copies an object to further homes.
+func (p *proc) replicate(e protocol.Replicate) {
+	s := protocol.Stage{Key: e.Key, Incarnation: p.m.Incarnation(), Value: e.Value, Homes: e.To}
+	s.Value.Homes = e.Homes
+	p.bring(s, func(failed bool) {
+		p.step(protocol.Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes, Failed: failed})
+	})
+}
+
+// bring makes an object durable at other nodes.
+func (p *proc) bring(e protocol.Stage, ended func(failed bool)) {
+	s := &staging{e: e, left: len(e.Homes), end: ended}
 	content, ok := p.bytes(number(e.Value.Object))
 	if !ok {
 		p.n.w.tracef("%s has no bytes of #%d to stage", p.n.id, number(e.Value.Object))
-		p.later(time.Millisecond, func() { p.step(protocol.Staged{Op: e.Op, Failed: true}) })
+		p.later(time.Millisecond, func() { ended(true) })
 		return
 	}
 	for _, id := range e.Homes {
@@ -97,7 +112,7 @@ func (p *proc) stageAt(s *staging, home *node, content uint64, attempts int) {
 		s.left--
 		if !s.ended && (!ok || s.left == 0) {
 			s.ended = true
-			p.step(protocol.Staged{Op: s.e.Op, Failed: !ok})
+			s.end(!ok)
 		}
 	}
 	arrived := protocol.Arrived{Key: s.e.Key, Author: p.n.id, Incarnation: s.e.Incarnation, Token: s.e.Token,
@@ -277,31 +292,4 @@ func (p *proc) newest(key block.Key, token ledger.Version) (newest protocol.Arri
 		}
 	}
 	return newest, any
-}
-
-// replicate copies an object to further homes.
-func (p *proc) replicate(e protocol.Replicate) {
-	o := number(e.Value.Object)
-	content, ok := p.bytes(o)
-	if !ok {
-		return
-	}
-	left := len(e.To)
-	for _, id := range e.To {
-		p.ask(p.n.w.named(id), func(q *proc, answer func(func())) {
-			if q.n.full > 0 {
-				return
-			}
-			q.later(q.n.w.span(time.Millisecond, 5*time.Millisecond), func() {
-				if _, ok := q.n.disk[o]; !ok {
-					q.n.disk[o] = diskObject{content: content}
-				}
-				answer(func() {
-					if left--; left == 0 {
-						p.step(protocol.Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes})
-					}
-				})
-			})
-		}, func() {})
-	}
 }

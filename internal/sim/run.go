@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"cairn/block"
@@ -93,11 +94,35 @@ func (w *World) settle() {
 	if w.violation == nil && w.open > 0 {
 		w.fail("L1", "%d last operations have not ended within %v", w.open, settleWithin)
 	}
+	w.runUntil(w.now+settleWithin, func() bool { return w.lacking() == nil })
+	if k := w.lacking(); w.violation == nil && k != nil {
+		w.fail("L1", "%s has the homes %v and never gets more", k.name, k.head.Value.Homes)
+	}
 	// Wait until all have applied the whole log at one moment.
 	w.runUntil(w.now+settleWithin, w.quiet)
 	if w.violation == nil && !w.quiet() {
 		w.fail("L1", "the nodes do not catch up with the log, or stay dirty")
 	}
+}
+
+// lacking is a block that has fewer homes than it should have, and could have.
+func (w *World) lacking() *keyState {
+	durable := 0
+	for _, n := range w.nodes {
+		if n.durable {
+			durable++
+		}
+	}
+	for _, k := range w.keys {
+		v := k.head.Value
+		lost := slices.ContainsFunc(v.Homes[:], func(h uint16) bool {
+			return h != 0 && w.named(w.log.head.Member(h).ID).wiped[number(v.Object)]
+		})
+		if !v.Object.IsZero() && !lost && v.Homes.Count() < min(k.space.Homes, durable) {
+			return k
+		}
+	}
+	return nil
 }
 
 func (w *World) quiet() bool {
