@@ -2,6 +2,7 @@ package router
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"cairn/block"
 )
@@ -72,6 +73,9 @@ func (ix *Index) Apply(e Event) error {
 		ix.stats.ignored++
 		return nil
 	}
+	if err := ix.hear(n); err != nil {
+		return err
+	}
 	if e.First > n.position+1 {
 		ix.stats.gaps++
 		return &GapError{Node: e.Node, Incarnation: e.Incarnation, Expected: n.position + 1, Got: e.First}
@@ -82,6 +86,7 @@ func (ix *Index) Apply(e Event) error {
 	}
 	changes := e.Changes[n.position+1-e.First:]
 	ix.change(n, changes)
+	ix.relieve()
 	n.position = e.Last()
 	ix.stats.events++
 	ix.stats.changes += uint64(len(changes))
@@ -89,26 +94,35 @@ func (ix *Index) Apply(e Event) error {
 	return nil
 }
 
-// change applies changes to the table. Index.mu is held.
+// change applies changes to the table, a batch of them at a time: where they are, then
+// all loads from memory at once, then what is to be done. Index.mu is held.
 func (ix *Index) change(n *node, changes []Change) {
-	var fps [touchAhead]uint64
+	var (
+		fps   [touchAhead]uint64
+		homes [touchAhead]*bucket
+	)
 	for len(changes) > 0 {
-		m := min(touchAhead, len(changes))
-		for i := range m {
-			fps[i] = fingerprint(&changes[i].Key)
-			ix.shardOf(fps[i]).table.Load().touch(fps[i])
+		some := changes[:min(touchAhead, len(changes))]
+		for i := range some {
+			fp := fingerprint(&some[i].Key)
+			t := ix.shardOf(fp).table.Load()
+			fps[i], homes[i] = fp, &t.buckets[t.home(fp)]
 		}
-		for i := range m {
-			c := &changes[i]
-			if ix.shardOf(fps[i]).set(fps[i], n.slot, c.Tier, c.Stored, ix.buf) {
-				if c.Stored {
-					n.blocks[c.Tier]++
-				} else {
-					n.blocks[c.Tier]--
-				}
+		for _, home := range homes[:len(some)] {
+			atomic.LoadUint64(&home[0])
+		}
+		for i := range some {
+			c := &some[i]
+			if !ix.shardOf(fps[i]).set(fps[i], n.slot, c.Tier, c.Stored, ix.buf) {
+				continue
+			}
+			if c.Stored {
+				n.blocks[c.Tier]++
+			} else {
+				n.blocks[c.Tier]--
 			}
 		}
-		changes = changes[m:]
+		changes = changes[len(some):]
 	}
 }
 
@@ -135,6 +149,7 @@ func (ix *Index) Load(id string, incarnation, covered uint64, entries []Entry) e
 	}
 	// Until finishLoad nobody but this call knows the slot.
 	loading := node{id: id, slot: slot}
+	ix.own(&loading)
 	for len(entries) > 0 {
 		m := min(loadChunk, len(entries))
 		ix.loadSome(&loading, entries[:m])
@@ -155,6 +170,9 @@ func (ix *Index) beginLoad(id string, incarnation, covered uint64) (*node, int, 
 	if n == nil || n.position > covered {
 		ix.stats.staleLoads++
 		return nil, 0, nil
+	}
+	if err := ix.hear(n); err != nil {
+		return nil, 0, err
 	}
 	slot, err := ix.takeSlot()
 	if err != nil {
@@ -177,6 +195,7 @@ func (ix *Index) loadSome(loading *node, entries []Entry) {
 		}
 		ix.change(loading, some)
 	}
+	ix.relieve()
 }
 
 // finishLoad puts the new slot in the place of the old one, unless events have
@@ -191,6 +210,7 @@ func (ix *Index) finishLoad(n, loading *node, incarnation, covered uint64) {
 	}
 	ix.retire(n.slot)
 	n.slot, n.blocks, n.position = loading.slot, loading.blocks, covered
+	ix.memory.owners[n.slot] = n
 	ix.stats.loads++
 	ix.publish(n)
 	n.wake()

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -20,6 +21,10 @@ const (
 	DefaultPeerLatency            = 0.0005
 	DefaultQueueWeight            = 1
 	DefaultRoutedTTL              = 120
+	DefaultChunkTokens            = 2048
+	DefaultStickyFactor           = 1.5
+	DefaultSessionTTL             = 600
+	DefaultMaxSessions            = 1 << 17
 )
 
 // Bandwidth is bytes per second into the memory of the GPU.
@@ -59,6 +64,24 @@ type Config struct {
 	// RoutedTTL is for how many seconds a request that was routed and never
 	// reported done counts as waiting.
 	RoutedTTL float64 `json:"routed_ttl_seconds"`
+	// ChunkTokens is how many tokens of a prompt an engine computes between two steps of
+	// the requests that it decodes; each such step reads all of their blocks.
+	ChunkTokens int `json:"chunk_tokens"`
+	// StickyFactor bounds what a session may cost to stay on its node, as a multiple of
+	// the cheapest node's cost; below 1, sessions do not stay.
+	StickyFactor float64 `json:"sticky_factor"`
+	// SessionTTL is for how many seconds an idle session is remembered, MaxSessions how
+	// many are.
+	SessionTTL  float64 `json:"session_ttl_seconds"`
+	MaxSessions int     `json:"max_sessions"`
+	// LearnTTL, in seconds, makes the router take the blocks of a prompt for held by the
+	// node that it was sent to, for nodes that announce nothing: for at least half as long,
+	// and at most as long. 0 learns nothing.
+	LearnTTL float64 `json:"learn_ttl_seconds"`
+	// Layout is what requests and nodes have to agree with, where they say anything.
+	Layout Layout `json:"layout,omitzero"`
+	// Scorer ranks nodes by something else than time to first token; nil does not.
+	Scorer Scorer `json:"-"`
 }
 
 // withDefaults is the configuration that is in effect.
@@ -76,12 +99,12 @@ func (c Config) withDefaults() Config {
 	def(&c.PeerLatency, DefaultPeerLatency)
 	def(&c.QueueWeight, DefaultQueueWeight)
 	def(&c.RoutedTTL, DefaultRoutedTTL)
-	if c.BlockTokens == 0 {
-		c.BlockTokens = DefaultBlockTokens
-	}
-	if c.BlockBytes == 0 {
-		c.BlockBytes = DefaultBlockBytes
-	}
+	def(&c.StickyFactor, DefaultStickyFactor)
+	def(&c.SessionTTL, DefaultSessionTTL)
+	c.ChunkTokens = cmp.Or(c.ChunkTokens, DefaultChunkTokens)
+	c.MaxSessions = cmp.Or(c.MaxSessions, DefaultMaxSessions)
+	c.BlockTokens = cmp.Or(c.BlockTokens, c.Layout.BlockTokens, DefaultBlockTokens)
+	c.BlockBytes = cmp.Or(c.BlockBytes, DefaultBlockBytes)
 	return c
 }
 
@@ -96,10 +119,15 @@ func (c Config) Validate() error {
 		{"block_bytes", float64(c.BlockBytes)}, {"bandwidth.vram", c.Bandwidth.VRAM}, {"bandwidth.host", c.Bandwidth.Host},
 		{"bandwidth.disk", c.Bandwidth.Disk}, {"bandwidth.peer", c.Bandwidth.Peer}, {"peer_latency_seconds", c.PeerLatency},
 		{"queue_weight", c.QueueWeight}, {"temperature_seconds", c.Temperature}, {"routed_ttl_seconds", c.RoutedTTL},
+		{"chunk_tokens", float64(c.ChunkTokens)}, {"sticky_factor", c.StickyFactor}, {"session_ttl_seconds", c.SessionTTL}, {"learn_ttl_seconds", c.LearnTTL},
+		{"max_sessions", float64(c.MaxSessions)}, {"layout.block_tokens", float64(c.Layout.BlockTokens)},
 	} {
 		if f.value < 0 || math.IsNaN(f.value) || math.IsInf(f.value, 0) {
 			problems = append(problems, fmt.Errorf("%w: %s is %v: want a number of at least 0", ErrConfig, f.name, f.value))
 		}
+	}
+	if err := differs(ErrConfig, "block_tokens", c.Layout, Layout{BlockTokens: c.BlockTokens}); err != nil {
+		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
 }
@@ -116,13 +144,18 @@ type Terms struct {
 	Disk float64 `json:"disk_seconds"`
 	// Peer is the time to fetch what only others hold.
 	Peer float64 `json:"peer_seconds"`
+	// Decode is what the prefill loses to the requests that the node is decoding: their
+	// tokens, and the reading of their blocks.
+	Decode float64 `json:"decode_seconds"`
+	// Scorer is by how much a scorer made the cost another than the time to first token.
+	Scorer float64 `json:"scorer_seconds,omitempty"`
 }
 
 // Local is the time to read what the node holds itself.
 func (t Terms) Local() float64 { return t.VRAM + t.Host + t.Disk }
 
-// Total is the estimated time to first token.
-func (t Terms) Total() float64 { return t.Queue + t.Prefill + t.Local() + t.Peer }
+// Total is the cost: the estimated time to first token, unless a scorer says otherwise.
+func (t Terms) Total() float64 { return t.Queue + t.Prefill + t.Local() + t.Peer + t.Decode + t.Scorer }
 
 // Candidate is a node that a request may go to, and what that would cost.
 type Candidate struct {
@@ -142,6 +175,8 @@ type Candidate struct {
 	PrefillTokens int `json:"prefill_tokens"`
 	// QueueTokens is how many are estimated to wait ahead.
 	QueueTokens int `json:"queue_tokens"`
+	// Active is what the node is decoding.
+	Active Active `json:"active"`
 	// Assigned is how many requests this router has sent to the node; it breaks
 	// ties.
 	Assigned uint64 `json:"assigned_requests"`
@@ -156,7 +191,7 @@ type shape struct {
 // cost is the cheapest way to serve the request on a node: with all that the
 // cluster holds, with only what the node holds from the first block on, or with
 // nothing.
-func (c *Config) cost(s shape, m *Match, o *Overlap, queue, rate float64) Candidate {
+func (c *Config) cost(s shape, m *Match, o *Overlap, queue, rate float64, active Active) Candidate {
 	best := c.cut(s, rate, 0, TierBlocks{}, TierBlocks{})
 	consider := func(d Candidate) {
 		if d.Terms.Total() < best.Terms.Total() {
@@ -176,8 +211,17 @@ func (c *Config) cost(s shape, m *Match, o *Overlap, queue, rate float64) Candid
 	best.Prefix = o.Prefix
 	best.QueueTokens = int(math.Ceil(queue))
 	best.Terms.Queue = c.QueueWeight * queue / rate
+	best.Active = active
+	best.Terms.Decode = c.decode(s, queue+float64(best.PrefillTokens), rate, active)
 	best.Cost = best.Terms.Total()
 	return best
+}
+
+// decode is what the decoding of others adds to the prefill of so many tokens. Between
+// two chunks of it, every active request computes one token and has its blocks read.
+func (c *Config) decode(s shape, tokens, rate float64, active Active) float64 {
+	steps := math.Ceil(tokens / float64(c.ChunkTokens))
+	return steps * (float64(active.Requests)/rate + float64(active.Blocks)*s.blockBytes/c.Bandwidth.VRAM)
 }
 
 // cut is the candidate that takes the first cached blocks from where they are

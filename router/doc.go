@@ -19,9 +19,12 @@
 // answers from [Index.SetNode] until [Index.RemoveNode]; both take effect at once,
 // and the entries of the departed are swept out of the table bit by bit.
 //
-// The index trails the truth by the delay of events, and tells keys apart by 64
-// of their 128 bits. So every answer is a hint: whoever fetches a block from a
-// holder verifies what arrives, and takes "not found" for a miss.
+// The index trails the truth by the delay of events, and tells keys apart by 57
+// bits of hash and 6 of depth. So every answer is a hint: whoever fetches a block from
+// a holder verifies what arrives, and takes "not found" for a miss.
+//
+// Memory may be bounded ([IndexConfig].MaxBytes). At the bound the deepest blocks go,
+// for all nodes at once, so that what stays is prefix-closed (memory.go).
 //
 // # Cost
 //
@@ -31,9 +34,17 @@
 //	prefill   tokens of the request that are not cached / prefill rate
 //	local     bytes held by the node's own tiers / bandwidth of each tier
 //	peer      bytes held only by others / bandwidth of the network and of their tier
+//	decode    per chunk of prefill, one token and the blocks of every request being decoded
 //
 // A block that the node holds counts as local and no other; of the blocks that it
 // lacks, those that a peer holds count as peer as far as the prefix goes on
 // unbroken. Where computing is faster than fetching, the cached prefix is cut
-// shorter. [Decision.Explain] prints every term.
+// shorter. A [Scorer] may put something else in the place of this cost; affinity.go has one
+// that decides among nodes that cost nearly the same.
+// [Decision.Explain] prints every term.
+//
+// Who may be chosen at all is a matter of filters: names, labels, nodes that drain, and
+// layouts (filter.go, layout.go). A session stays on its node while that is not much
+// dearer (session.go). Routers that share nodes tell each other what they decide
+// ([Router.Observe]).
 package router

@@ -2,6 +2,8 @@ package router
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -25,22 +27,65 @@ func (d Decision) Explain() string {
 	return b.String()
 }
 
-// table writes one line a candidate: estimated time to first token and its terms.
+// column is one of the table: its head, and what it says of a candidate.
+type column struct {
+	head string
+	cell func(c *Candidate) string
+}
+
+// columns are those of the table. The rarer terms are there only when one of the
+// candidates has them.
+func (d Decision) columns() []column {
+	list := []column{
+		{"node", func(c *Candidate) string { return c.Node }},
+		{"total", func(c *Candidate) string { return seconds(c.Cost) }},
+		{"= queue", func(c *Candidate) string { return seconds(c.Terms.Queue) }},
+		{"+ compute", func(c *Candidate) string { return seconds(c.Terms.Prefill) }},
+		{"+ own tiers", func(c *Candidate) string { return seconds(c.Terms.Local()) }},
+		{"+ peers", func(c *Candidate) string { return seconds(c.Terms.Peer) }},
+	}
+	if slices.ContainsFunc(d.Candidates, func(c Candidate) bool { return c.Terms.Decode != 0 }) {
+		list = append(list, column{"+ decode", func(c *Candidate) string { return seconds(c.Terms.Decode) }})
+	}
+	if slices.ContainsFunc(d.Candidates, func(c Candidate) bool { return c.Terms.Scorer != 0 }) {
+		list = append(list, column{"+ " + d.Scorer, func(c *Candidate) string { return seconds(c.Terms.Scorer) }})
+	}
+	return append(list,
+		column{"blocks: vram", func(c *Candidate) string { return strconv.Itoa(c.Overlap[block.VRAM]) }},
+		column{"host", func(c *Candidate) string { return strconv.Itoa(c.Overlap[block.Host]) }},
+		column{"disk", func(c *Candidate) string { return strconv.Itoa(c.Overlap[block.Disk]) }},
+		column{"peers", func(c *Candidate) string { return strconv.Itoa(c.Peers) }},
+		column{"to compute", func(c *Candidate) string { return count(c.PrefillTokens, "token") }},
+	)
+}
+
+// table writes one line a candidate: its cost and the terms of it.
 func (d Decision) table(b *strings.Builder) {
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "  node\ttotal\t= queue\t+ compute\t+ own tiers\t+ peers\tblocks: vram\thost\tdisk\tpeers\tto compute")
-	for i, c := range d.Candidates {
+	columns := d.columns()
+	line := func(mark string, text func(column) string) {
+		for i, c := range columns {
+			if i > 0 {
+				mark = "\t"
+			}
+			fmt.Fprint(w, mark, text(c))
+		}
+		fmt.Fprintln(w)
+	}
+	line("  ", func(c column) string { return c.head })
+	for i := range d.Candidates {
 		mark := "  "
 		if i == 0 {
 			mark = "> "
 		}
-		fmt.Fprintf(w, "%s%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", mark, c.Node, seconds(c.Cost), seconds(c.Terms.Queue),
-			seconds(c.Terms.Prefill), seconds(c.Terms.Local()), seconds(c.Terms.Peer),
-			c.Overlap[block.VRAM], c.Overlap[block.Host], c.Overlap[block.Disk], c.Peers, count(c.PrefillTokens, "token"))
+		line(mark, func(c column) string { return c.cell(&d.Candidates[i]) })
 	}
 	w.Flush()
 	if more := d.Considered - len(d.Candidates); more > 0 {
 		fmt.Fprintf(b, "  and %s more\n", count(more, "node"))
+	}
+	if d.LeftOut.total() > 0 {
+		fmt.Fprintf(b, "  left out: %s\n", d.LeftOut.text())
 	}
 }
 
@@ -48,7 +93,11 @@ func (d Decision) table(b *strings.Builder) {
 func (d Decision) why() string {
 	c := d.Candidates[0]
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s should give the first token in %s: ", c.Node, seconds(c.Cost))
+	if d.Scorer == "" {
+		fmt.Fprintf(&b, "%s should give the first token in %s: ", c.Node, seconds(c.Cost))
+	} else {
+		fmt.Fprintf(&b, "%s is best by %s; it should give the first token in %s: ", c.Node, d.Scorer, seconds(c.Cost-c.Terms.Scorer))
+	}
 	switch own := c.Overlap.Total(); {
 	case c.Cached == 0 && d.ClusterBlocks > 0:
 		b.WriteString("computing everything is faster than fetching what is cached")
@@ -64,18 +113,44 @@ func (d Decision) why() string {
 	if c.QueueTokens > 0 {
 		fmt.Fprintf(&b, ", and %s wait ahead", count(c.QueueTokens, "token"))
 	}
+	if c.Active.Requests > 0 || c.Active.Blocks > 0 {
+		fmt.Fprintf(&b, ", beside %s of %s that it decodes", count(c.Active.Requests, "request"), count(c.Active.Blocks, "block"))
+	}
 	b.WriteString(".")
 	switch {
+	case d.Sticky && len(d.Candidates) > 1 && d.Candidates[1].Cost < c.Cost:
+		fmt.Fprintf(&b, " The session stays there; %s is cheapest, at %s.", d.Candidates[1].Node, seconds(d.Candidates[1].Cost))
+	case d.Sticky:
+		b.WriteString(" The session stays there.")
 	case d.Sampled && len(d.Candidates) > 1:
 		fmt.Fprintf(&b, " Chance took it (temperature); %s is cheapest, at %s.", d.Candidates[1].Node, seconds(d.Candidates[1].Cost))
 	case d.Sampled:
 		b.WriteString(" Chance took it (temperature).")
 	case len(d.Candidates) == 1 && d.Considered == 1:
 		b.WriteString(" No other node could be chosen.")
+	case d.Scorer == ScoreAffinity && c.Terms.Scorer < 0:
+		b.WriteString(" " + d.preferred())
 	case len(d.Candidates) > 1:
 		b.WriteString(" " + against(c, d.Candidates[1]))
 	}
 	return b.String()
+}
+
+// preferred says within which tolerance affinity chose, and what is lost by that.
+func (d Decision) preferred() string {
+	c := d.Candidates[0]
+	within := seconds(-c.Terms.Scorer)
+	fastest := c
+	for _, o := range d.Candidates[1:] {
+		if o.Cost-o.Terms.Scorer < fastest.Cost-fastest.Terms.Scorer {
+			fastest = o
+		}
+	}
+	if fastest.Node == c.Node {
+		return fmt.Sprintf("Of the nodes within %s of the fastest, the prompt prefers it.", within)
+	}
+	return fmt.Sprintf("Of the nodes within %s of the fastest, %s at %s, the prompt prefers it.",
+		within, fastest.Node, seconds(fastest.Cost-fastest.Terms.Scorer))
 }
 
 // against says what the runner-up lacks.
@@ -96,6 +171,8 @@ func against(c, o Candidate) string {
 		{"more to compute", o.Terms.Prefill - c.Terms.Prefill},
 		{"slower reads of its own tiers", o.Terms.Local() - c.Terms.Local()},
 		{"more to fetch from peers", o.Terms.Peer - c.Terms.Peer},
+		{"more that it decodes", o.Terms.Decode - c.Terms.Decode},
+		{"its score", o.Terms.Scorer - c.Terms.Scorer},
 	} {
 		if t.diff > most {
 			reason, most = t.text, t.diff

@@ -113,12 +113,16 @@ func classFor(n int) int {
 func storeSet(arena []uint64, offset int, lanes []lane) {
 	atomic.StoreUint64(&arena[offset], uint64(len(lanes)))
 	for i := 0; i < len(lanes); i += 4 {
-		var four uint64
-		for j := min(4, len(lanes)-i) - 1; j >= 0; j-- {
-			four = four<<16 | uint64(lanes[i+j])
-		}
-		atomic.StoreUint64(&arena[offset+1+i/4], four)
+		atomic.StoreUint64(&arena[offset+1+i/4], packWord(lanes[i:]))
 	}
+}
+
+// packWord is the word of up to four lanes, of which more may follow.
+func packWord(lanes []lane) (four uint64) {
+	for j := min(4, len(lanes)) - 1; j >= 0; j-- {
+		four = four<<16 | uint64(lanes[j])
+	}
+	return four
 }
 
 // withTier is lanes with or without one tier of one node. It works in place, and

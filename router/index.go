@@ -1,7 +1,9 @@
 package router
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +21,8 @@ const (
 	// Bisect takes for granted that whoever holds a block holds the blocks
 	// before it (nodes advertise prefix-closed sets): between two blocks with the
 	// same holders in the same tiers it takes the same for all, so a prompt costs
-	// a few look-ups. An exact match audits one of [IndexConfig.AuditEvery] calls.
+	// a few look-ups. An exact match audits one of [IndexConfig.AuditEvery] calls, and
+	// repairs what it finds (audit.go).
 	Bisect
 )
 
@@ -33,14 +36,29 @@ type IndexConfig struct {
 	// AuditEvery is how many calls of Match in mode Bisect have one among them that is
 	// repeated exactly and compared; 0 means [DefaultAuditEvery], negative never.
 	AuditEvery int
+	// MaxBytes bounds the memory of the table, at least [LeastMaxBytes]; 0 means no
+	// bound. Where it is reached, the blocks deepest in their sequences are forgotten, for
+	// all nodes, and none as deep are taken in: prefixes stay whole and are taken for
+	// shorter than they are. While a part of the table grows, it exists twice.
+	MaxBytes int64
+	// Layout is what nodes have to agree with, where they say anything: see
+	// [Index.SetNode].
+	Layout Layout
 }
+
+// LeastMaxBytes is the least bound of an index's memory.
+const LeastMaxBytes = 1 << 20
 
 // Validate reports every problem at once; each matches [ErrConfig].
 func (c IndexConfig) Validate() error {
+	var problems []error
 	if c.Mode > Bisect {
-		return fmt.Errorf("%w: mode %d is neither Exact nor Bisect", ErrConfig, c.Mode)
+		problems = append(problems, fmt.Errorf("%w: mode %d is neither Exact nor Bisect", ErrConfig, c.Mode))
 	}
-	return nil
+	if c.MaxBytes != 0 && c.MaxBytes < LeastMaxBytes {
+		problems = append(problems, fmt.Errorf("%w: an index of at most %d bytes: want 0 for no bound, or at least %d", ErrConfig, c.MaxBytes, LeastMaxBytes))
+	}
+	return errors.Join(problems...)
 }
 
 // NodeInfo is what is to be known of a node besides its blocks.
@@ -54,6 +72,14 @@ type NodeInfo struct {
 	// PrefillTokensPerSecond is how fast the node computes; 0 means
 	// [Config.PrefillTokensPerSecond].
 	PrefillTokensPerSecond float64 `json:"prefill_tokens_per_second,omitempty"`
+	// Labels are what requests choose nodes by. The index keeps the map: it must not be
+	// changed any more.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Draining says that no new request should go to the node. What it holds still
+	// serves others.
+	Draining bool `json:"draining,omitempty"`
+	// Layout is that of the node's blocks, as far as it says so.
+	Layout Layout `json:"layout,omitzero"`
 }
 
 // Holder is a node that holds a block.
@@ -80,7 +106,9 @@ type Index struct {
 	removed  []string // ids of nodes that are gone, oldest first
 	slots    slotPool
 	sweeping sweeper
+	memory   memory
 	buf      []lane
+	holes    []Hole // found and not told yet
 	stats    counters
 }
 
@@ -94,12 +122,14 @@ type view struct {
 
 // visible is a node that answers may mention.
 type visible struct {
-	NodeInfo
-	slot int
+	ID, Addr string // those of info, close to what is read along with them
+	info     *NodeInfo
+	slot     int32
+	past     int32 // its second slot (learn.go); -1 when it has none
 }
 
 type counters struct {
-	events, ignored, gaps, changes, loads, staleLoads uint64
+	events, ignored, gaps, changes, loads, staleLoads, retracted, doubts, learned uint64
 }
 
 // NewIndex is an empty index.
@@ -111,8 +141,13 @@ func NewIndex(config IndexConfig) (*Index, error) {
 		config.AuditEvery = DefaultAuditEvery
 	}
 	ix := &Index{config: config, nodes: map[string]*node{}, buf: make([]lane, 0, MaxNodes+1)}
+	ix.memory.most, ix.memory.swept = config.MaxBytes, anyDepth
+	ix.memory.limit.Store(anyDepth)
 	for i := range ix.shards {
-		ix.shards[i].table.Store(newTable(firstSlots))
+		ix.shards[i].memory = &ix.memory
+		size := firstBuckets * math.Pow(growth, float64(i)/shards)
+		ix.shards[i].publish(newTable(int(size)))
+		ix.shards[i].size = size
 	}
 	ix.view.Store(&view{})
 	return ix, nil
@@ -149,7 +184,7 @@ func (ix *Index) Nodes() []NodeInfo {
 	v := ix.view.Load()
 	out := make([]NodeInfo, len(v.list))
 	for i, n := range v.list {
-		out[i] = n.NodeInfo
+		out[i] = *n.info
 	}
 	return out
 }
@@ -164,6 +199,8 @@ type NodeStats struct {
 	Blocks TierBlocks `json:"blocks"`
 	// Announced tells whether the node is visible: [Index.SetNode] named it.
 	Announced bool `json:"announced"`
+	// Learned tells whether Blocks are those of decisions rather than announcements.
+	Learned bool `json:"learned,omitempty"`
 }
 
 // Stats are the size of an index and its counters since it was made.
@@ -172,6 +209,13 @@ type Stats struct {
 	// are gone and not swept yet; Bytes is the table's memory.
 	Blocks int   `json:"blocks"`
 	Bytes  int64 `json:"bytes"`
+	// MaxBytes is its bound, or 0. Because of it, Evicted blocks were taken out and
+	// Refused changes not taken in; Depth is the position from which on no block is
+	// kept, 0 while there is no such.
+	MaxBytes int64  `json:"max_bytes,omitempty"`
+	Evicted  uint64 `json:"evicted,omitempty"`
+	Refused  uint64 `json:"refused,omitempty"`
+	Depth    int    `json:"depth,omitempty"`
 	// Nodes is by id.
 	Nodes []NodeStats `json:"nodes"`
 	// Events is how many were applied, Changes how many changes of these were new;
@@ -184,10 +228,16 @@ type Stats struct {
 	Loads      uint64 `json:"loads"`
 	StaleLoads uint64 `json:"stale_loads"`
 	// Matches counts calls of Match, Audits those that were repeated exactly,
-	// Violations those of them that bisection got wrong.
+	// Violations the nodes that were found to hold a block and not one before it,
+	// Retracted the blocks behind such holes that were taken out, Doubts the times that
+	// a node's state was asked for anew because of it.
 	Matches    uint64 `json:"matches"`
 	Audits     uint64 `json:"audits"`
 	Violations uint64 `json:"violations"`
+	Retracted  uint64 `json:"retracted"`
+	Doubts     uint64 `json:"doubts"`
+	// Learned counts the blocks that were taken for granted ([Index.Learn]).
+	Learned uint64 `json:"learned,omitempty"`
 }
 
 // Stats is a snapshot.
@@ -198,16 +248,21 @@ func (ix *Index) Stats() Stats {
 		Events: ix.stats.events, Changes: ix.stats.changes, Ignored: ix.stats.ignored, Gaps: ix.stats.gaps,
 		Loads: ix.stats.loads, StaleLoads: ix.stats.staleLoads,
 		Matches: ix.matches.Load(), Audits: ix.audits.Load(), Violations: ix.violations.Load(),
+		Retracted: ix.stats.retracted, Doubts: ix.stats.doubts, Learned: ix.stats.learned,
 	}
+	s.Bytes, s.MaxBytes, s.Evicted, s.Refused = ix.memory.bytes, ix.memory.most, ix.memory.evicted, ix.memory.refused
+	s.Depth = depthFloor(ix.memory.limit.Load())
 	for i := range ix.shards {
 		s.Blocks += ix.shards[i].live
-		s.Bytes += ix.shards[i].bytes()
 	}
 	for _, n := range ix.nodes {
 		if !n.gone {
-			info := n.info
+			var info NodeInfo
+			if n.info != nil {
+				info = *n.info
+			}
 			info.ID, info.Incarnation = n.id, n.incarnation
-			s.Nodes = append(s.Nodes, NodeStats{NodeInfo: info, Position: n.position, Blocks: n.blocks, Announced: n.announced})
+			s.Nodes = append(s.Nodes, NodeStats{NodeInfo: info, Position: n.position, Blocks: n.known(), Announced: n.announced, Learned: n.learned})
 		}
 	}
 	slices.SortFunc(s.Nodes, func(a, b NodeStats) int { return strings.Compare(a.ID, b.ID) })

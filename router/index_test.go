@@ -106,26 +106,21 @@ func TestPrefixClosedBisectionIsExact(t *testing.T) {
 	}
 }
 
-func TestAuditFindsAndRepairsAViolation(t *testing.T) {
-	ix, err := NewIndex(IndexConfig{Mode: Bisect, AuditEvery: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ix.SetNode(NodeInfo{ID: "a", Incarnation: 1}); err != nil {
-		t.Fatal(err)
-	}
-	keys := chain(rand.New(rand.NewPCG(1, 1)), 100)
-	mustApply(t, ix, stored("a", 1, block.Host, keys))
-	// A hole that a prefix-closed node would not have.
-	mustApply(t, ix, Event{Node: "a", Incarnation: 1, First: 101, Changes: []Change{{Key: keys[10], Tier: block.Host}}})
+func TestBestNode(t *testing.T) {
+	ix := newIndex(t, Exact, 5)
+	keys := chain(rand.New(rand.NewPCG(1, 1)), 10)
 	var m Match
-	ix.Match(keys, &m)
-	if m.Blocks != 100 {
-		t.Fatalf("bisection finds %d blocks: this test needs it to miss the hole", m.Blocks)
+	if _, ok := m.Best(); ok {
+		t.Error("nobody is best")
 	}
-	ix.Match(keys, &m)
-	if s := ix.Stats(); m.Blocks != 10 || m.Of("a").Prefix != 10 || s.Audits != 1 || s.Violations != 1 {
-		t.Errorf("audited: %d blocks, %d audits, %d violations", m.Blocks, s.Audits, s.Violations)
+	mustApply(t, ix, stored("node-4", 1, block.Host, keys[:9]))
+	for i, tier := range []block.Tier{block.Disk, block.Host, block.Host, block.VRAM} {
+		mustApply(t, ix, stored(nodeName(i), 1, tier, keys))
+		ix.Match(keys, &m)
+		want := nodeName([]int{0, 1, 1, 3}[i])
+		if o, ok := m.Best(); !ok || o.Node != want || o.Prefix != 10 {
+			t.Errorf("of %d nodes %+v is best, want %s", i+2, o, want)
+		}
 	}
 }
 

@@ -7,16 +7,33 @@ import (
 	"time"
 )
 
-// The queue of a node is estimated from three sources: what the node reported,
+// The load of a node is estimated from three sources: what the node reported, its queue
 // less what it computes in the meantime; the tokens of requests routed without
-// an id since then, likewise; and the tokens of requests with an id that are not
-// done. A report covers what was routed before it, so nothing counts twice.
+// an id since then, likewise; and the requests with an id that are not done. Of
+// these, a request's tokens wait until its prefill is over, and its blocks are active
+// from then on. A report covers what was routed before it, so nothing counts twice.
+
+// Active is what a node is decoding.
+type Active struct {
+	Requests int `json:"requests"`
+	Blocks   int `json:"blocks"` // of all of them together
+}
+
+// Load is a node's report of what it has to do.
+type Load struct {
+	// QueuedTokens is how many tokens wait for prefill or are in it.
+	QueuedTokens int `json:"queued_tokens"`
+	// Active is what is being decoded; nil when the node does not say.
+	Active *Active `json:"active,omitempty"`
+}
 
 // nodeLoad is the estimate for one node. Router.mu guards it.
 type nodeLoad struct {
 	fluid    float64   // tokens that drain at the node's prefill rate
 	at       time.Time // when fluid was right
-	open     int       // tokens of requests with an id that are not done
+	open     int       // tokens of requests with an id whose prefill is not over
+	told     Active    // as the node reported it
+	active   Active    // requests with an id that are being decoded
 	requests map[*routed]struct{}
 	reported time.Time
 	assigned uint64 // requests ever routed to the node
@@ -24,11 +41,13 @@ type nodeLoad struct {
 
 // routed is a request with an id that was routed and is not done.
 type routed struct {
-	id     string
-	load   *nodeLoad
-	tokens int
-	at     time.Time
-	age    *list.Element // in Router.age
+	id       string
+	load     *nodeLoad
+	tokens   int
+	blocks   int
+	decoding bool
+	at       time.Time
+	age      *list.Element // in Router.age
 }
 
 // loadOf is the estimate for a node, made when there is none. Router.mu is held.
@@ -52,13 +71,29 @@ func (l *nodeLoad) drain(now time.Time, rate float64) {
 // tokens is the estimated queue.
 func (l *nodeLoad) tokens() float64 { return l.fluid + float64(l.open) }
 
-// SetLoad takes a node's report: at the time now, prefill of queued tokens was
-// waiting or running there. It covers every request routed before now, and those
-// without an id that were routed until the report came. A report older than
-// the last one is ignored.
+// decoding is what the node is estimated to decode.
+func (l *nodeLoad) decoding() Active {
+	return Active{Requests: l.told.Requests + l.active.Requests, Blocks: l.told.Blocks + l.active.Blocks}
+}
+
+// SetLoad takes a node's report that prefill of queued tokens was waiting or running
+// there at the time now; see [Router.Report].
 func (r *Router) SetLoad(node string, queued int, now time.Time) error {
-	if node == "" || queued < 0 {
-		return fmt.Errorf("%w %q: load of %d tokens queued", ErrNode, node, queued)
+	return r.Report(node, Load{QueuedTokens: queued}, now)
+}
+
+// Report takes a node's report of its load at the time now. It covers every request
+// routed before now that waits for prefill, and those without an id that were routed
+// until the report came; one that says what is active covers those that are being decoded
+// as well. A report older than the last one is ignored.
+func (r *Router) Report(node string, load Load, now time.Time) error {
+	active := Active{}
+	if load.Active != nil {
+		active = *load.Active
+	}
+	if node == "" || load.QueuedTokens < 0 || active.Requests < 0 || active.Blocks < 0 {
+		return fmt.Errorf("%w %q: load of %d tokens queued, %d requests with %d blocks active",
+			ErrNode, node, load.QueuedTokens, active.Requests, active.Blocks)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,16 +101,33 @@ func (r *Router) SetLoad(node string, queued int, now time.Time) error {
 	if now.Before(l.reported) {
 		return nil
 	}
-	l.fluid, l.at, l.reported = float64(queued), now, now
+	l.fluid, l.at, l.reported = float64(load.QueuedTokens), now, now
+	if load.Active != nil {
+		l.told = active
+	}
 	for q := range l.requests {
-		if q.at.Before(now) {
+		if q.at.Before(now) && (!q.decoding || load.Active != nil) {
 			r.forget(q)
 		}
 	}
 	return nil
 }
 
-// Done says that the prefill of the request is over, or that it will not happen.
+// Prefilled says that the prefill of the request is over and that it is being decoded
+// until [Router.Done]. An unknown id is no error.
+func (r *Router) Prefilled(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q := r.open[id]; q != nil && !q.decoding {
+		q.decoding = true
+		q.load.open -= q.tokens
+		q.load.active.Requests++
+		q.load.active.Blocks += q.blocks
+	}
+}
+
+// Done says that the request weighs on its node no longer: it is over, or its decoding
+// need not count, or it will not happen.
 // An unknown id, or one that a report has covered, is no error.
 func (r *Router) Done(id string) {
 	r.mu.Lock()
@@ -90,7 +142,12 @@ func (r *Router) forget(q *routed) {
 	delete(r.open, q.id)
 	delete(q.load.requests, q)
 	r.age.Remove(q.age)
-	q.load.open -= q.tokens
+	if q.decoding {
+		q.load.active.Requests--
+		q.load.active.Blocks -= q.blocks
+	} else {
+		q.load.open -= q.tokens
+	}
 }
 
 // expire ends routed requests that were never reported done. Router.mu is held.
@@ -105,8 +162,9 @@ func (r *Router) expire(now time.Time) {
 }
 
 // assign adds a request to the queue of a node. Router.mu is held.
-func (r *Router) assign(id, node string, tokens int, now time.Time) {
-	l := r.loadOf(node)
+func (r *Router) assign(a *Assignment, now time.Time) {
+	id, tokens := a.ID, a.Tokens
+	l := r.loadOf(a.Node)
 	l.assigned++
 	if id == "" {
 		l.fluid += float64(tokens)
@@ -119,7 +177,7 @@ func (r *Router) assign(id, node string, tokens int, now time.Time) {
 		// The request was routed again, elsewhere or with another overlap.
 		r.forget(q)
 	}
-	q := &routed{id: id, load: l, tokens: tokens, at: now}
+	q := &routed{id: id, load: l, tokens: tokens, blocks: a.Blocks, at: now}
 	q.age = r.age.PushBack(q)
 	r.open[id] = q
 	l.requests[q] = struct{}{}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math/bits"
 	"slices"
+	"sync/atomic"
 
 	"cairn/block"
 )
@@ -53,10 +54,10 @@ type Overlap struct {
 	// Held is what it holds of the first Match.Blocks blocks, with holes.
 	Held TierBlocks `json:"held_tiers"`
 
-	// best counts the same blocks as Held, and prefixBest the same as
-	// PrefixTiers, by the fastest tier in which any node holds them.
-	best, prefixBest TierBlocks
-	node             int32 // in the view's list
+	// best counts the same blocks as Held by the fastest tier in which any node
+	// holds them.
+	best TierBlocks
+	node int32 // in the view's list
 }
 
 // Match is the answer of [Index.Match]. It is reused from call to call by one
@@ -91,6 +92,31 @@ func (m *Match) Of(node string) Overlap {
 	return Overlap{Node: node}
 }
 
+// Best is the node that holds the longest prefix; of equals the one that holds more in
+// fast tiers, then the first by name. ok is false when nobody holds anything.
+func (m *Match) Best() (best *Overlap, ok bool) {
+	longest := 0
+	for i := range m.Nodes {
+		longest = max(longest, m.Nodes[i].Prefix)
+	}
+	for i := range m.Nodes {
+		if o := &m.Nodes[i]; o.Prefix == longest && (best == nil || o.before(best)) {
+			best = o
+		}
+	}
+	return best, best != nil
+}
+
+// before orders nodes with prefixes of one length.
+func (o *Overlap) before(than *Overlap) bool {
+	for t := range o.PrefixTiers {
+		if o.PrefixTiers[t] != than.PrefixTiers[t] {
+			return o.PrefixTiers[t] > than.PrefixTiers[t]
+		}
+	}
+	return o.node < than.node
+}
+
 // Match finds, for every node, how much it holds of the prefix that keys
 // names, and how far the cluster as a whole goes. It stops at the first block that
 // nobody holds. keys is only read, during the call.
@@ -104,36 +130,6 @@ func (ix *Index) Match(keys []block.Key, m *Match) {
 	if every := ix.config.AuditEvery; every > 0 && calls%uint64(every) == 0 {
 		ix.compare(keys, m)
 	}
-}
-
-// compare repeats a match exactly, and keeps the exact answer when bisection
-// was wrong.
-func (ix *Index) compare(keys []block.Key, m *Match) {
-	if m.audit == nil {
-		m.audit = new(Match)
-	}
-	ix.match(keys, m.audit, (*Match).exact)
-	ix.audits.Add(1)
-	if !m.same(m.audit) {
-		ix.violations.Add(1)
-		exact := m.audit
-		exact.audit, m.audit = nil, nil
-		*m, *exact = *exact, *m
-		m.audit = exact
-	}
-}
-
-// same tells whether two answers give every node the same prefix.
-func (m *Match) same(o *Match) bool {
-	if m.Blocks != o.Blocks || len(m.Nodes) != len(o.Nodes) {
-		return false
-	}
-	for i := range m.Nodes {
-		if m.Nodes[i].Prefix != o.Of(m.Nodes[i].Node).Prefix {
-			return false
-		}
-	}
-	return true
 }
 
 // match runs one way of matching until it has seen one view from beginning to
@@ -162,17 +158,37 @@ func (m *Match) reset(v *view) {
 	m.word, m.start, m.next = 0, 0, 0
 }
 
-// exact looks up one block after the other.
+// exact looks up one block after the other, a batch of them at a time: where they
+// are, then all loads from memory at once, then what came.
 func (m *Match) exact(ix *Index, keys []block.Key) {
-	var fps [touchAhead]uint64
+	var (
+		fps      [touchAhead]uint64
+		versions [touchAhead]uint64
+		homes    [touchAhead]*bucket
+	)
 	for len(keys) > 0 {
 		n := min(touchAhead, len(keys))
 		for i := range n {
-			fps[i] = fingerprint(&keys[i])
-			ix.shardOf(fps[i]).table.Load().touch(fps[i])
+			fp := fingerprint(&keys[i])
+			s := ix.shardOf(fp)
+			versions[i] = s.version.Load()
+			t := s.table.Load()
+			fps[i], homes[i] = fp, &t.buckets[t.home(fp)]
 		}
+		// Nothing but loads: the processor has as many of them on their way as it can.
+		for _, home := range homes[:n] {
+			atomic.LoadUint64(&home[0])
+		}
+		limit := ix.memory.limit.Load()
 		for i := range n {
-			if !m.step(m.read(ix, fps[i]), 1) {
+			fp := fps[i]
+			word, ok := homes[i].lookUp(fp)
+			if !ok || isSet(word) || fp&depthMask >= limit || versions[i]&1 != 0 || ix.shardOf(fp).version.Load() != versions[i] {
+				word = m.read(ix, fp)
+			}
+			if word == m.word && !isSet(word) && m.next > m.start {
+				m.next++ // the run goes on, as in most cases
+			} else if !m.step(word, 1) {
 				return
 			}
 		}
@@ -227,20 +243,21 @@ func (m *Match) flush() bool {
 	if !isSet(m.word) {
 		lanes = inlineLanes(few[:0], m.word)
 	}
-	best := tierMask
+	bySlot, tiers := m.view.bySlot, lane(0)
 	for _, l := range lanes {
-		if m.view.at(laneSlot(l)) >= 0 {
-			best = min(best, bits.TrailingZeros16(l&tierMask))
+		if slot := laneSlot(l); slot < len(bySlot) && bySlot[slot] >= 0 {
+			tiers |= l & tierMask
 		}
 	}
-	if best == tierMask {
+	if tiers == 0 {
 		// Only nodes that are gone hold these blocks.
 		m.next = m.start
 		return false
 	}
+	best := bits.TrailingZeros16(tiers)
 	for _, l := range lanes {
-		if at := m.view.at(laneSlot(l)); at >= 0 {
-			m.overlap(at).add(m.start, count, bits.TrailingZeros16(l&tierMask), best)
+		if slot := laneSlot(l); slot < len(bySlot) && bySlot[slot] >= 0 {
+			m.overlap(bySlot[slot]).add(m.start, count, bits.TrailingZeros16(l&tierMask), best)
 		}
 	}
 	m.Tiers[best] += count
@@ -254,10 +271,15 @@ func (m *Match) overlap(at int32) *Overlap {
 	if i := m.at[at]; i > 0 {
 		return &m.Nodes[i-1]
 	}
-	n := &m.view.list[at]
-	m.Nodes = append(m.Nodes, Overlap{Node: n.ID, Addr: n.Addr, node: at})
+	if len(m.Nodes) == cap(m.Nodes) {
+		m.Nodes = slices.Grow(m.Nodes, len(m.view.list)-len(m.Nodes))
+	}
+	m.Nodes = m.Nodes[:len(m.Nodes)+1]
 	m.at[at] = int32(len(m.Nodes))
-	return &m.Nodes[len(m.Nodes)-1]
+	n, o := &m.view.list[at], &m.Nodes[len(m.Nodes)-1]
+	*o = Overlap{node: at}
+	o.Node, o.Addr = n.ID, n.Addr
+	return o
 }
 
 // add accounts for count blocks from start on that the node holds in tier, and
@@ -268,60 +290,5 @@ func (o *Overlap) add(start, count, tier, best int) {
 	if o.Prefix == start {
 		o.Prefix += count
 		o.PrefixTiers[tier] += count
-		o.prefixBest[best] += count
 	}
-}
-
-// bisect finds the steps of the value words between the first block and the end
-// of the prefix. Nodes hold prefix-closed sets, so the holders only get
-// fewer as the position grows, and two equal words have equal words between them.
-func (m *Match) bisect(ix *Index, keys []block.Key) {
-	if len(keys) == 0 {
-		return
-	}
-	first := m.read(ix, fingerprint(&keys[0]))
-	if first == 0 {
-		return
-	}
-	// The end comes first: what is beyond it need not be told apart.
-	low, high := 0, len(keys)
-	for low+1 < high {
-		mid := (low + high) / 2
-		if m.read(ix, fingerprint(&keys[mid])) != 0 {
-			low = mid
-		} else {
-			high = mid
-		}
-	}
-	last := first
-	if low > 0 {
-		last = m.read(ix, fingerprint(&keys[low]))
-	}
-	if m.bisectBetween(ix, keys, 0, low, first, last) {
-		m.stepAt(ix, keys, low, last)
-	}
-}
-
-// bisectBetween steps over the blocks from…to-1, given the words of both ends.
-func (m *Match) bisectBetween(ix *Index, keys []block.Key, from, to int, first, last uint64) bool {
-	switch {
-	case from == to:
-		return true
-	case first == last && !isSet(first):
-		return m.step(first, to-from)
-	case from+1 == to:
-		return m.stepAt(ix, keys, from, first)
-	}
-	mid := (from + to) / 2
-	word := m.read(ix, fingerprint(&keys[mid]))
-	return m.bisectBetween(ix, keys, from, mid, first, word) && m.bisectBetween(ix, keys, mid, to, word, last)
-}
-
-// stepAt steps over one block whose word is known; a set is read again, for its
-// holders.
-func (m *Match) stepAt(ix *Index, keys []block.Key, at int, word uint64) bool {
-	if isSet(word) {
-		word = m.read(ix, fingerprint(&keys[at]))
-	}
-	return m.step(word, 1)
 }

@@ -88,7 +88,7 @@ func (m *model) holders(k block.Key) map[string]Holder {
 type overlap struct {
 	Prefix            int
 	PrefixTiers, Held TierBlocks
-	Best, PrefixBest  TierBlocks
+	Best              TierBlocks
 }
 
 func (m *model) match(keys []block.Key) (blocks int, tiers TierBlocks, nodes map[string]overlap) {
@@ -111,7 +111,6 @@ func (m *model) match(keys []block.Key) (blocks int, tiers TierBlocks, nodes map
 			if o.Prefix == i {
 				o.Prefix++
 				o.PrefixTiers[t]++
-				o.PrefixBest[best]++
 			}
 			nodes[id] = o
 		}
@@ -124,7 +123,7 @@ func (m *model) match(keys []block.Key) (blocks int, tiers TierBlocks, nodes map
 func overlapsOf(m *Match) map[string]overlap {
 	out := map[string]overlap{}
 	for _, o := range m.Nodes {
-		out[o.Node] = overlap{o.Prefix, o.PrefixTiers, o.Held, o.best, o.prefixBest}
+		out[o.Node] = overlap{o.Prefix, o.PrefixTiers, o.Held, o.best}
 	}
 	return out
 }

@@ -14,10 +14,13 @@ type node struct {
 	incarnation uint64
 	position    uint64 // number of the last change applied
 	slot        int
-	announced   bool // SetNode named this incarnation
-	gone        bool // removed; kept to know late events by their incarnation
-	info        NodeInfo
+	announced   bool      // SetNode named this incarnation
+	gone        bool      // removed; kept to know late events by their incarnation
+	info        *NodeInfo // of SetNode; never changed, but replaced
 	blocks      TierBlocks
+	heard       bool          // it has announced something
+	learned     bool          // something was learned of it instead
+	past        *generation   // the older part of that
 	changed     chan struct{} // closed at the next change, when somebody waits
 }
 
@@ -45,7 +48,8 @@ func (v *view) at(slot int) int32 {
 
 // SetNode makes a node visible, or changes what is known of it. A newer
 // incarnation discards the blocks of the older one; an older one is ignored.
-// It fails with [ErrNode] and [ErrTooManyNodes].
+// It fails with [ErrNode] and [ErrTooManyNodes], and with [ErrMismatch] for a node whose
+// layout is another than [IndexConfig].Layout: such a node is not visible.
 func (ix *Index) SetNode(info NodeInfo) error {
 	if info.ID == "" {
 		return fmt.Errorf("%w: the id is empty", ErrNode)
@@ -59,10 +63,17 @@ func (ix *Index) SetNode(info NodeInfo) error {
 	if err != nil || n == nil {
 		return err
 	}
-	if n.announced && n.info == info {
+	if err := differs(ErrNode, "node "+info.ID, ix.config.Layout, info.Layout); err != nil {
+		if n.announced {
+			n.announced = false
+			ix.publish(n)
+		}
+		return err
+	}
+	if n.announced && n.info.same(&info) {
 		return nil
 	}
-	n.announced, n.info = true, info
+	n.announced, n.info = true, &info
 	ix.publish(n)
 	return nil
 }
@@ -83,6 +94,7 @@ func (ix *Index) RemoveNode(id string, incarnation uint64) {
 		return
 	}
 	if !n.gone {
+		ix.retirePast(n)
 		ix.retire(n.slot)
 		n.gone, n.announced = true, false
 		ix.remember(id)
@@ -126,11 +138,14 @@ func (ix *Index) enter(id string, incarnation uint64) (*node, error) {
 		n = &node{id: id}
 		ix.nodes[id] = n
 	} else if !n.gone {
+		ix.retirePast(n)
 		ix.retire(n.slot)
 	}
 	visible := n.announced
 	n.incarnation, n.position, n.slot = incarnation, 0, slot
 	n.announced, n.gone, n.blocks = false, false, TierBlocks{}
+	n.heard, n.learned = false, false
+	ix.memory.owners[slot] = n
 	if visible {
 		ix.publish(n)
 	}
@@ -161,11 +176,13 @@ func (ix *Index) takeSlot() (int, error) {
 	}
 	p.made++
 	p.dead = append(p.dead, false)
+	ix.memory.owners = append(ix.memory.owners, nil)
 	return p.made - 1, nil
 }
 
 // retire marks a slot for sweeping. Index.mu is held.
 func (ix *Index) retire(slot int) {
+	ix.memory.owners[slot] = nil
 	ix.slots.dead[slot] = true
 	ix.slots.deadCount++
 }
@@ -180,7 +197,11 @@ func (ix *Index) publish(n *node) {
 			list = slices.Delete(list, at, at+1)
 		}
 		if n.announced && !n.gone {
-			list = slices.Insert(list, at, visible{NodeInfo: n.info, slot: n.slot})
+			v := visible{ID: n.info.ID, Addr: n.info.Addr, info: n.info, slot: int32(n.slot), past: -1}
+			if n.past != nil {
+				v.past = int32(n.past.slot)
+			}
+			list = slices.Insert(list, at, v)
 		}
 	}
 	v := &view{list: list, bySlot: make([]int32, ix.slots.made)}
@@ -189,6 +210,9 @@ func (ix *Index) publish(n *node) {
 	}
 	for at := range list {
 		v.bySlot[list[at].slot] = int32(at)
+		if past := list[at].past; past >= 0 {
+			v.bySlot[past] = int32(at)
+		}
 	}
 	ix.view.Store(v)
 }
@@ -248,6 +272,7 @@ func (n *node) wake() {
 // sweeper takes the entries of dead slots out of the table, one shard at a time.
 type sweeper struct {
 	gone  []bool // slots of this round; nil between rounds
+	limit uint64 // of depth, when the round began
 	shard int    // the next one
 }
 
@@ -258,17 +283,18 @@ func (ix *Index) Sweep() (more bool) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	ix.sweepOne()
-	return ix.slots.deadCount > 0
+	return ix.slots.deadCount > 0 || ix.memory.swept != ix.memory.limit.Load()
 }
 
 // sweepOne sweeps one shard if there is something to sweep. Index.mu is held.
 func (ix *Index) sweepOne() {
 	p, s := &ix.slots, &ix.sweeping
 	if s.gone == nil {
-		if p.deadCount == 0 {
+		limit := ix.memory.limit.Load()
+		if p.deadCount == 0 && ix.memory.swept == limit {
 			return
 		}
-		s.gone, s.shard = slices.Clone(p.dead), 0
+		s.gone, s.limit, s.shard = slices.Clone(p.dead), limit, 0
 	}
 	// Slots made since the round began are not in it.
 	for len(s.gone) < p.made {
@@ -286,4 +312,5 @@ func (ix *Index) sweepOne() {
 		}
 	}
 	s.gone = nil
+	ix.memory.swept = s.limit
 }

@@ -30,6 +30,17 @@ type Request struct {
 	// all that may. Either way a node may serve as a peer.
 	Exclude []string `json:"exclude,omitempty"`
 	Only    []string `json:"only,omitempty"`
+	// Zone and Labels are what the chosen node's labels must say; Zone is short for the
+	// label "zone".
+	Zone   string            `json:"zone,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+	// Session, when there is one, keeps the requests that share it on one node while
+	// that costs at most [Config].StickyFactor times as much as the cheapest.
+	Session string `json:"session,omitempty"`
+	// Hash and Salt say how Keys were made; what they say must agree with
+	// [Config].Layout and with the node's.
+	Hash string `json:"hash_version,omitempty"`
+	Salt string `json:"salt,omitempty"`
 	// Limit is the largest number of candidates in the answer; 0 means all.
 	Limit int `json:"limit,omitempty"`
 	// DryRun asks without adding the request to the chosen node's queue.
@@ -58,9 +69,9 @@ func (q *Request) shape(c *Config) (shape, error) {
 	return s, nil
 }
 
-// allows tells whether the node may be chosen.
-func (q *Request) allows(node string) bool {
-	return !slices.Contains(q.Exclude, node) && (len(q.Only) == 0 || slices.Contains(q.Only, node))
+// layout is what the request says of its blocks.
+func (q *Request) layout() Layout {
+	return Layout{BlockTokens: q.BlockTokens, Hash: q.Hash, Salt: q.Salt}
 }
 
 // Decision is where to send a request, and why.
@@ -77,9 +88,17 @@ type Decision struct {
 	Candidates []Candidate `json:"candidates"`
 	// Considered is how many nodes were compared, also beyond the limit.
 	Considered int `json:"considered"`
+	// LeftOut counts the nodes that were not compared.
+	LeftOut LeftOut `json:"left_out,omitzero"`
 	// Sampled says that chance, by Config.Temperature, took another node than the
-	// cheapest.
+	// cheapest; Sticky that the session stays on its node, cheapest or not.
 	Sampled bool `json:"sampled,omitempty"`
+	Sticky  bool `json:"sticky,omitempty"`
+	// Learned says that the node announces nothing, and is taken to hold the blocks of the
+	// request from now on.
+	Learned bool `json:"learned,omitempty"`
+	// Scorer names what ranked the nodes, when that was not the time to first token.
+	Scorer string `json:"scorer,omitempty"`
 	// Plan is what the chosen node should fetch from its peers.
 	Plan []Transfer `json:"plan"`
 }
@@ -93,11 +112,13 @@ type Router struct {
 
 	scratch sync.Pool // of *scratch
 
-	mu    sync.Mutex
-	loads map[string]*nodeLoad
-	open  map[string]*routed // by id
-	age   list.List          // of *routed, oldest first
-	rng   *rand.Rand
+	mu       sync.Mutex
+	loads    map[string]*nodeLoad
+	open     map[string]*routed // by id
+	age      list.List          // of *routed, oldest first
+	sessions sessions
+	aged     time.Time // when the index last forgot what was learned
+	rng      *rand.Rand
 }
 
 type scratch struct {
@@ -117,6 +138,8 @@ func New(index *Index, config Config) (*Router, error) {
 		loads:  map[string]*nodeLoad{},
 		open:   map[string]*routed{},
 		rng:    rand.New(rand.NewPCG(config.Seed, 0)),
+
+		sessions: sessions{byID: map[string]*list.Element{}},
 	}
 	r.scratch.New = func() any { return &scratch{planned: map[string]int{}} }
 	return r, nil
@@ -131,6 +154,9 @@ func (r *Router) Config() Config { return r.config }
 // call; the caller owns the decision.
 func (r *Router) Route(q Request, now time.Time) (Decision, error) {
 	s, err := q.shape(&r.config)
+	if err == nil {
+		err = differs(ErrRequest, "the request", r.config.Layout, q.layout())
+	}
 	if err != nil {
 		return Decision{}, err
 	}
@@ -147,6 +173,9 @@ func (r *Router) Route(q Request, now time.Time) (Decision, error) {
 	}
 	d.Tokens, d.Blocks, d.ClusterBlocks = s.tokens, len(q.Keys), m.Blocks
 	d.Plan = r.index.plan(q.Keys, d.Candidates[0], work)
+	if !q.DryRun {
+		d.Learned = r.learn(d.Node, q.Keys, now)
+	}
 	return d, nil
 }
 
@@ -155,45 +184,74 @@ func (r *Router) choose(q *Request, s shape, m *Match, now time.Time) (Decision,
 	r.expire(now)
 	r.forgetDeparted(m.view)
 	ranked := make([]Candidate, 0, len(m.view.list))
+	d := Decision{}
 	var none Overlap
 	for at := range m.view.list {
 		n := &m.view.list[at]
-		if !q.allows(n.ID) {
+		if !q.allows(n.info, &d.LeftOut) {
 			continue
 		}
 		o := &none
 		if i := m.at[at]; i > 0 {
 			o = &m.Nodes[i-1]
 		}
-		rate := cmp.Or(n.PrefillTokensPerSecond, r.config.PrefillTokensPerSecond)
+		rate := cmp.Or(n.info.PrefillTokensPerSecond, r.config.PrefillTokensPerSecond)
 		l := r.loadOf(n.ID)
 		l.drain(now, rate)
-		c := r.config.cost(s, m, o, l.tokens(), rate)
+		c := r.config.cost(s, m, o, l.tokens(), rate, l.decoding())
 		c.Node, c.Addr, c.Assigned = n.ID, n.Addr, l.assigned
 		ranked = append(ranked, c)
 	}
 	if len(ranked) == 0 {
-		return Decision{}, fmt.Errorf("%w: %d nodes known, %d excluded, %d allowed: wait for a node to join, or exclude fewer",
-			ErrNoNodes, len(m.view.list), len(q.Exclude), len(q.Only))
+		return Decision{}, r.nobody(q, m.view, d.LeftOut)
 	}
+	r.config.score(q, ranked)
 	slices.SortFunc(ranked, func(a, b Candidate) int {
 		return cmp.Or(cmp.Compare(roundCost(a.Cost), roundCost(b.Cost)), cmp.Compare(a.Assigned, b.Assigned), cmp.Compare(a.Node, b.Node))
 	})
-	d := Decision{Considered: len(ranked)}
-	if i := r.sample(ranked); i > 0 {
-		chosen := ranked[i]
-		copy(ranked[1:i+1], ranked[:i])
-		ranked[0] = chosen
+	d.Considered = len(ranked)
+	if r.config.Scorer != nil {
+		d.Scorer = r.config.Scorer.Name()
+	}
+	if i, ok := r.keep(q, ranked, now); ok {
+		d.Sticky = true
+		toFront(ranked, i)
+	} else if i := r.sample(ranked); i > 0 {
 		d.Sampled = true
+		toFront(ranked, i)
 	}
 	if q.Limit > 0 && q.Limit < len(ranked) {
 		ranked = slices.Clone(ranked[:q.Limit])
 	}
 	d.Candidates, d.Node, d.Addr = ranked, ranked[0].Node, ranked[0].Addr
 	if !q.DryRun {
-		r.assign(q.ID, d.Node, ranked[0].PrefillTokens, now)
+		a := d.Assignment(q)
+		r.take(&a, now)
 	}
 	return d, nil
+}
+
+// toFront makes the candidate at i the first; the others keep their order.
+func toFront(ranked []Candidate, i int) {
+	chosen := ranked[i]
+	copy(ranked[1:i+1], ranked[:i])
+	ranked[0] = chosen
+}
+
+// nobody is the error of a request that no node may take.
+func (r *Router) nobody(q *Request, v *view, out LeftOut) error {
+	if out.Layout > 0 {
+		for at := range v.list {
+			n := &v.list[at]
+			if err := differs(ErrNoNodes, "the request", n.info.Layout, q.layout()); err != nil {
+				return fmt.Errorf("%w (node %s; left out: %s)", err, n.ID, out.text())
+			}
+		}
+	}
+	if out.total() == 0 {
+		return fmt.Errorf("%w: none is known: wait for one to join", ErrNoNodes)
+	}
+	return fmt.Errorf("%w: of %d known, %s: wait for another to join, or ask for less", ErrNoNodes, len(v.list), out.text())
 }
 
 // sample is the place of the candidate to take. r.mu is held.

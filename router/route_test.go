@@ -101,7 +101,7 @@ func TestCostTable(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := c.config.withDefaults()
-			d := got.cost(shape{tokens: 1000, blockTokens: 100, blockBytes: 1e6}, &c.match, &c.own, c.queue, 1000)
+			d := got.cost(shape{tokens: 1000, blockTokens: 100, blockBytes: 1e6}, &c.match, &c.own, c.queue, 1000, Active{})
 			c.want.Cost = c.want.Terms.Total()
 			d.Terms.VRAM = 0
 			if diff := cmp.Diff(c.want, d, cmpopts.EquateApprox(0, 1e-9)); diff != "" {
