@@ -15,9 +15,10 @@ import (
 	"cairn/coherency/protocol"
 )
 
-// coherence is this node's part in the protocol of named blocks. One goroutine runs
-// the machine and carries out its effects; whatever moves bytes or waits for the
-// network runs beside it, and its end comes back as an event.
+// coherence is this node's part in the protocol of named blocks. One goroutine at a time
+// runs the machine and carries out its effects: that of run, or a client's, or the
+// log's reader. Whatever moves bytes or waits for the network runs beside it, and its
+// end comes back as an event.
 type coherence struct {
 	n       *Node
 	log     *slog.Logger
@@ -45,13 +46,16 @@ type coherence struct {
 	homed    homed
 	dropper  dropper
 
-	// mu guards queue and closed.
+	// mu guards queue, closed and busy.
 	mu     sync.Mutex
 	queue  []task
 	closed bool
-	wake   chan struct{} // holds a token when queue is not empty
+	queued atomic.Int64  // len(queue), to look at without mu
+	busy   bool          // someone runs the machine
+	wake   chan struct{} // holds a token when queue is not empty and nobody runs the machine
 	room   chan struct{} // holds a token when queue has been emptied
 
+	reading   atomic.Bool // the log, up to what was its end at the start
 	leaving   atomic.Bool
 	left      chan struct{} // closed when the node is no member any more
 	ended     chan struct{} // closed when the goroutine has ended
@@ -61,16 +65,19 @@ type coherence struct {
 	ctx       context.Context           // of the work beside the goroutine
 	cancel    context.CancelFunc
 
-	// The rest is the goroutine's.
+	// The rest belongs to who runs the machine.
 	machine  *protocol.Machine
-	current  bool // the log has been read up to its end: what comes now is news
+	batch    []task // what it has taken from queue
+	current  bool   // the log has been read up to its end: what comes now is news
 	waiters  map[protocol.Op]*waiter
+	answered int // operations, since the last message was sent
 	pinned   pins
 	asking   map[block.Key]struct{} // names about which peers are being asked, or that are being copied
+	askings  atomic.Int64           // how many those are, for the scan
 	scanning atomic.Int32           // bits of a Scan that is under way
 	lastSave time.Time
 	saving   atomic.Bool
-	savedAt  uint64 // sequence of the last snapshot
+	unsaved  int // records since the last snapshot; a message without any counts as one
 }
 
 // ErrClosed: the node is being closed.
@@ -97,6 +104,7 @@ func newCoherence(n *Node, log CoherenceLog) (*coherence, error) {
 	c.members.Store(new([]ledger.Member))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.stager.c, c.homed.c, c.dropper.c = c, c, c
+	c.reading.Store(true)
 	c.homed.init()
 	c.dropper.wake = make(chan struct{}, 1)
 	if err := c.restart(ledger.New(c.table, historyOf(c.cfg))); err != nil {
@@ -151,38 +159,85 @@ func (c *coherence) now() time.Duration { return time.Since(c.started) }
 // run is the goroutine. It ends when the node is closed.
 func (c *coherence) run() {
 	defer close(c.ended)
-	every := c.tickEvery()
-	ticker := time.NewTicker(every)
+	ticker := time.NewTicker(c.tickEvery())
 	defer ticker.Stop()
-	ticked := time.Now()
-	var batch []task
 	for {
-		batch = c.take(batch)
-		for i := range batch {
-			c.handle(&batch[i])
-			if i%mostGathered == mostGathered-1 {
-				c.send()
-			}
-		}
-		c.send()
-		if now := time.Now(); now.Sub(ticked) >= every {
-			ticked = now
-			c.step(protocol.Tick{})
-			c.considerSnapshot(now)
-		}
-		if len(batch) > 0 {
-			runtime.Gosched() // who was answered may go on: what they want next shares a message
-			continue
-		}
 		select {
 		case <-c.wake:
+			c.work(mostBatches)
 		case <-ticker.C:
+			if c.submit(task{do: c.tick}) {
+				c.work(mostBatches)
+			}
 		case <-c.ctx.Done():
 			c.finish()
 			return
 		}
 	}
 }
+
+func (c *coherence) tick() {
+	c.step(protocol.Tick{})
+	c.considerSnapshot(time.Now())
+}
+
+// work runs the machine on what has been submitted, unless someone else does: the
+// goroutine, or who has submitted something and will wait for its end. Of batches it
+// does not do more than most; the goroutine goes on.
+func (c *coherence) work(most int) {
+	if !c.enter() {
+		return
+	}
+	for i := 1; ; i++ {
+		batch := c.take()
+		for i := range batch {
+			c.handle(&batch[i])
+			if i%mostGathered == mostGathered-1 {
+				c.send()
+			}
+		}
+		if len(batch) > 0 && c.gather() {
+			continue // what they want shares the message
+		}
+		c.send()
+		if c.exit(i >= most) {
+			return
+		}
+	}
+}
+
+const (
+	// manyAnswered is from how many answers on it pays to let those who got them go on
+	// before the next message is sent.
+	manyAnswered = 4
+	// vainYields is how often in turn that is tried in vain.
+	vainYields = 64
+)
+
+// gather lets those who were answered say what they want next, and tells whether anyone
+// has. It does not wait for who has something else to do first.
+func (c *coherence) gather() bool {
+	answered := c.answered
+	c.answered = 0
+	if answered < manyAnswered {
+		return false
+	}
+	came := int64(0)
+	for vain := 0; vain < vainYields && came < int64(answered); vain++ {
+		runtime.Gosched()
+		if now := c.queued.Load(); now != came {
+			came, vain = now, 0
+		}
+	}
+	return came > 0
+}
+
+// mostBatches is how many batches the goroutine does before it looks at the clock, and
+// mostHere how many someone else does, who has work of his own.
+const (
+	mostBatches = 64
+	mostHere    = 2
+)
 
 // mostGathered is how many events share a message at most, so that a node that has to
 // catch up goes on telling that it lives.
@@ -225,13 +280,17 @@ func (c *coherence) carryOutAll(effects []protocol.Effect) {
 	}
 }
 
-// delivered drops the objects that pointers have left, and lets readers know how far
+// delivered retires the objects that pointers have left, and lets readers know how far
 // the log is applied.
 func (c *coherence) delivered(sequence uint64, m *ledger.Message) {
-	for _, object := range c.table.takeLeft() {
-		c.discard(object)
+	left := c.table.takeLeft()
+	for _, object := range left {
+		c.unpin(object)
 	}
+	c.dropper.retire(left)
+	c.unsaved++
 	if m != nil {
+		c.unsaved += max(len(m.Records)-1, 0)
 		for i := range m.Records {
 			if k := m.Records[i].Kind; k == ledger.Join || k == ledger.Leave || k == ledger.Expire {
 				c.publishMembers()
@@ -265,10 +324,16 @@ func (c *coherence) member(number uint16) (ledger.Member, bool) {
 	return list[number-1], true
 }
 
-// finish answers everyone who still waits.
+// finish answers everyone who still waits, and keeps the machine for itself.
 func (c *coherence) finish() {
 	c.mu.Lock()
 	c.closed = true
+	for c.busy {
+		c.mu.Unlock()
+		<-c.wake // exit gives one
+		c.mu.Lock()
+	}
+	c.busy = true
 	rest := c.queue
 	c.queue = nil
 	c.mu.Unlock()

@@ -165,6 +165,7 @@ func parseKeyToken(args [][]byte) (key block.Key, token ledger.Version, err erro
 
 // replicate copies an object of which this node is a home to further homes.
 func (c *coherence) replicate(ctx context.Context, e protocol.Replicate) protocol.Event {
+	end := protocol.Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes}
 	m, _ := c.member(uint16(c.number.Load()))
 	stage := protocol.Stage{Key: e.Key, Incarnation: m.Incarnation, Value: e.Value, Homes: e.To}
 	stage.Value.Homes = e.Homes
@@ -174,12 +175,13 @@ func (c *coherence) replicate(ctx context.Context, e protocol.Replicate) protoco
 	case err := <-done:
 		if err == nil {
 			c.counters.rehomed.Add(1)
-			return protocol.Replicated{Key: e.Key, Version: e.Version, Homes: e.Homes}
+			return end
 		}
 		c.log.Debug("an object could not be copied to another home", "object", e.Value.Object, "err", err)
 	case <-ctx.Done():
 	}
-	return nil
+	end.Failed = true
+	return end
 }
 
 // owned is what an owner says about a block.

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,14 +35,14 @@ func (c *coherence) carryOut(effect protocol.Effect) {
 		c.ports.Publish(e.Message)
 	case protocol.Reply:
 		c.counters.replies.Add(1)
-		c.answer(e.Op, e)
+		c.answer(e.Op, effect)
 	case protocol.Serve:
-		c.answer(e.Op, e)
+		c.answer(e.Op, effect)
 	case protocol.Forward:
-		c.answer(e.Op, e)
+		c.answer(e.Op, effect)
 	case protocol.Stage:
 		c.stager.stage(e)
-	case protocol.Moved:
+	case *protocol.Moved:
 		c.moved(e)
 	case protocol.Local:
 		c.local(e)
@@ -95,6 +94,7 @@ func (c *coherence) about(key block.Key, f func(context.Context) protocol.Event)
 		return
 	}
 	c.asking[key] = struct{}{}
+	c.askings.Store(int64(len(c.asking)))
 	c.beside(func(ctx context.Context) {
 		var end protocol.Event
 		select {
@@ -105,6 +105,7 @@ func (c *coherence) about(key block.Key, f func(context.Context) protocol.Event)
 		}
 		c.submit(task{do: func() {
 			delete(c.asking, key)
+			c.askings.Store(int64(len(c.asking)))
 			if end != nil {
 				c.step(end)
 			}
@@ -114,7 +115,7 @@ func (c *coherence) about(key block.Key, f func(context.Context) protocol.Event)
 
 // moved follows a pointer to its new version: what the old one named is not needed any
 // more.
-func (c *coherence) moved(e protocol.Moved) {
+func (c *coherence) moved(e *protocol.Moved) {
 	before, after := e.Before.Value.Object, e.After.Value.Object
 	seen := e.Before.Value // by readers of this node
 	own, ok := c.overlay.get(e.After.Key)
@@ -223,8 +224,14 @@ const (
 	scanHomes
 )
 
-// scanPause is how long a scan of the names rests after each shard.
-const scanPause = 200 * time.Microsecond
+const (
+	// scanPause is how long a scan of the names rests after each shard.
+	scanPause = 200 * time.Microsecond
+	// scanAhead is how many names may be asked about, or copied, when a scan goes on, and
+	// scanWait how often it looks.
+	scanAhead = 16 * besideAtOnce
+	scanWait  = 5 * time.Millisecond
+)
 
 // scan looks for names that need to be looked after, beside the goroutine.
 func (c *coherence) scan(e protocol.Scan) {
@@ -255,17 +262,27 @@ func (c *coherence) scanOnce(ctx context.Context, what int32) {
 		list = c.table.scan(shard, list[:0])
 		for _, p := range list {
 			if what&scanOrphans != 0 && c.orphaned(p) || what&scanHomes != 0 && c.homeless(p) {
-				c.event(protocol.Check{Key: p.Key})
+				c.event(protocol.Check{Key: p.Key, Space: c.spaces[p.Namespace]})
+				for c.askings.Load() > scanAhead {
+					if !pause(ctx, scanWait) {
+						return
+					}
+				}
 			}
 		}
-		if len(list) == 0 {
-			continue
-		}
-		select {
-		case <-time.After(scanPause):
-		case <-ctx.Done():
+		if len(list) > 0 && !pause(ctx, scanPause) {
 			return
 		}
+	}
+}
+
+// pause waits; false: ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -278,87 +295,18 @@ func (c *coherence) orphaned(p ledger.Pointer) bool {
 	return !ok || !m.Live || m.Incarnation != p.OwnerIncarnation
 }
 
-// homeless tells whether this node is a home of a block beside one that is not live.
+// homeless tells whether this node is a home of a block that has fewer live ones than it
+// should have.
 func (c *coherence) homeless(p ledger.Pointer) bool {
 	if !p.Value.Homes.Has(uint16(c.number.Load())) {
 		return false
 	}
+	live := 0
 	for _, h := range p.Value.Homes {
-		if m, ok := c.member(h); ok && !m.Live {
-			return true
+		if m, ok := c.member(h); ok && m.Live {
+			live++
 		}
 	}
-	return false
-}
-
-// dropper takes objects that nobody needs any more out of the tiers, beside the
-// goroutine.
-type dropper struct {
-	c    *coherence
-	wake chan struct{} // holds a token when keys is not empty
-
-	// mu guards keys and labels.
-	mu     sync.Mutex
-	keys   []block.Key
-	labels []block.Key
-}
-
-// dropLabel drops a label of the home tier, which no directory knows.
-func (d *dropper) dropLabel(label block.Key) {
-	d.mu.Lock()
-	d.labels = append(d.labels, label)
-	d.mu.Unlock()
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (d *dropper) drop(object block.Key) {
-	d.mu.Lock()
-	d.keys = append(d.keys, object)
-	first := len(d.keys) == 1
-	d.mu.Unlock()
-	if first {
-		select {
-		case d.wake <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// pending are the labels that wait to be dropped.
-func (d *dropper) pending() []block.Key {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.labels
-}
-
-func (d *dropper) run(ctx context.Context) {
-	n := d.c.n
-	var batch, labels []block.Key
-	for {
-		d.mu.Lock()
-		batch, d.keys = d.keys, batch[:0]
-		labels, d.labels = d.labels, labels[:0]
-		d.mu.Unlock()
-		if gone := n.Remove(batch...); gone > 0 {
-			n.counters.invalidated.Add(int64(gone))
-			n.room.notify()
-		}
-		if n.home == block.Host && len(batch) > 0 {
-			d.c.homed.removed(batch)
-		}
-		for _, label := range labels {
-			n.stores[n.home].Delete(label)
-		}
-		if len(batch)+len(labels) > 0 {
-			continue
-		}
-		select {
-		case <-d.wake:
-		case <-ctx.Done():
-			return
-		}
-	}
+	s := c.spaces[p.Namespace]
+	return live < max(p.Value.Homes.Count(), s.Homes, s.Copies)
 }

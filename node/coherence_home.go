@@ -38,12 +38,6 @@ type stagedHere struct {
 	label  block.Key
 }
 
-// labelParent marks labels among the objects of the home tier: named objects have
-// no parent.
-var labelParent = block.NamedKey("\x00cairn", []byte("label"), 1)
-
-func isLabel(d block.Descriptor) bool { return d.Parent == labelParent && d.Key.Named() }
-
 func (h *homed) init() {
 	h.objects = map[block.Key]stagedHere{}
 	h.byKey = map[block.Key][]stagedWrite{}
@@ -71,6 +65,9 @@ func (h *homed) store(ctx context.Context, author stageAuthor, items []stagedWri
 		if errs[i] == nil {
 			h.addLocked(stagedHere{w, author, label})
 		}
+	}
+	if !label.IsZero() && h.labels[label] == 0 {
+		h.c.dropper.dropLabel(label) // nothing of it has arrived
 	}
 	h.mu.Unlock()
 	for i, w := range items {
@@ -108,10 +105,16 @@ func (h *homed) bring(ctx context.Context, author stageAuthor, items []stagedWri
 	text := appendAuthor(nil, author)
 	some := false
 	for i, w := range items {
-		if asides != nil && asides[i] != nil {
-			errs[i] = n.putAside(ctx, w.Value, asides[i])
-		} else {
-			arrived[i], errs[i] = n.copyNamedHome(ctx, w.Value.Object)
+		place := func() {
+			if asides != nil && asides[i] != nil {
+				errs[i] = n.putAside(ctx, w.Value, asides[i])
+			} else {
+				arrived[i], errs[i] = n.copyNamedHome(ctx, w.Value.Object)
+			}
+		}
+		place()
+		if errors.Is(errs[i], tier.ErrNoSpace) && h.c.dropper.hurry() {
+			place()
 		}
 		if errs[i] == nil {
 			text = w.append(text)
@@ -119,6 +122,7 @@ func (h *homed) bring(ctx context.Context, author stageAuthor, items []stagedWri
 		}
 	}
 	if !some {
+		h.refused(items, errs)
 		return block.Key{}
 	}
 	label = block.NamedKey("\x00cairn", text[:min(len(text), 256)], h.c.newUnique())
@@ -133,7 +137,10 @@ func (h *homed) bring(ctx context.Context, author stageAuthor, items []stagedWri
 		case err != nil:
 			errs[i] = err
 			if arrived[i].copied {
+				n.stores[n.home].Delete(items[i].Value.Object)
 				n.abort(arrived[i])
+			} else if asides != nil && asides[i] != nil {
+				n.takeAside(items[i].Value.Object)
 			}
 		case asides != nil && asides[i] != nil:
 			errs[i] = n.enterHome(items[i].Value)
@@ -144,40 +151,18 @@ func (h *homed) bring(ctx context.Context, author stageAuthor, items []stagedWri
 			}
 		}
 	}
-	if err != nil {
-		n.offloadFailed(items[0].Value.Object, err)
-	}
+	h.refused(items, errs)
 	return label
 }
 
-// appendAuthor begins a label: the length of the node's id, the id, the incarnation;
-// then follow the writes.
-func appendAuthor(b []byte, a stageAuthor) []byte {
-	b = append(b, byte(len(a.node)))
-	b = append(b, a.node...)
-	for shift := 56; shift >= 0; shift -= 8 {
-		b = append(b, byte(a.incarnation>>shift))
-	}
-	return b
-}
-
-func parseLabel(b []byte) (a stageAuthor, writes []stagedWrite, err error) {
-	if len(b) == 0 || len(b) < 1+int(b[0])+8 || (len(b)-9-int(b[0]))%stagedSize != 0 {
-		return a, nil, errors.New("malformed label")
-	}
-	n := int(b[0])
-	a.node = string(b[1 : 1+n])
-	for _, c := range b[1+n : 9+n] {
-		a.incarnation = a.incarnation<<8 | uint64(c)
-	}
-	for b = b[9+n:]; len(b) > 0; b = b[stagedSize:] {
-		w, err := parseStaged(b[:stagedSize])
-		if err != nil {
-			return a, nil, err
+// refused counts and shows that the home tier has not taken objects.
+func (h *homed) refused(items []stagedWrite, errs []error) {
+	for i, err := range errs {
+		if err != nil && !errors.Is(err, tier.ErrNotFound) && !errors.Is(err, errBusy) && !errors.Is(err, errGone) {
+			h.c.n.offloadFailed(items[i].Value.Object, err)
+			return
 		}
-		writes = append(writes, w)
 	}
-	return a, writes, nil
 }
 
 func (h *homed) addLocked(s stagedHere) {

@@ -32,7 +32,12 @@ func (h logHandler) Message(sequence uint64, m *ledger.Message, sum uint64) {
 			return
 		}
 	}
-	c.event(protocol.Delivered{Sequence: sequence, Message: m, Sum: sum})
+	t := task{event: protocol.Delivered{Sequence: sequence, Message: m, Sum: sum}}
+	if c.reading.Load() {
+		c.submit(t) // the next is decoded meanwhile
+		return
+	}
+	c.submitHere(t)
 }
 
 // Bad implements LogHandler.
@@ -43,6 +48,7 @@ func (h logHandler) Bad(sequence, sum uint64) {
 
 // CaughtUp implements LogHandler.
 func (h logHandler) CaughtUp() {
+	h.c.reading.Store(false)
 	h.c.submit(task{do: func() {
 		h.c.homed.announce()
 		h.c.current = true

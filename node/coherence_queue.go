@@ -38,35 +38,86 @@ func (c *coherence) submit(t task) bool {
 		return false
 	}
 	c.queue = append(c.queue, t)
-	first := len(c.queue) == 1
+	first := len(c.queue) == 1 && !c.busy
+	c.queued.Store(int64(len(c.queue)))
 	c.mu.Unlock()
 	if first {
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
+		c.rouse()
 	}
 	return true
+}
+
+// submitHere is submit for who holds no lock: if nobody runs the machine the caller does,
+// which saves two changes of goroutine.
+func (c *coherence) submitHere(t task) bool {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return false
+	}
+	c.queue = append(c.queue, t)
+	c.queued.Store(int64(len(c.queue)))
+	free := !c.busy
+	c.mu.Unlock()
+	if free {
+		c.work(mostHere)
+	}
+	return true
+}
+
+// rouse wakes the goroutine.
+func (c *coherence) rouse() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
 }
 
 // event submits an event that nobody waits for.
 func (c *coherence) event(e protocol.Event) { c.submit(task{event: e}) }
 
-// take returns what has been submitted since the last take. used is given back for
-// the next one.
-func (c *coherence) take(used []task) []task {
-	clear(used)
+// enter takes the machine for the caller, if it is free.
+func (c *coherence) enter() bool {
 	c.mu.Lock()
-	batch := c.queue
-	c.queue = used[:0]
+	defer c.mu.Unlock()
+	if c.busy {
+		return false
+	}
+	c.busy = true
+	return true
+}
+
+// exit gives the machine back, unless there is more to do and the caller may go on.
+func (c *coherence) exit(enough bool) bool {
+	c.mu.Lock()
+	more := len(c.queue) > 0
+	if more && !enough && !c.closed {
+		c.mu.Unlock()
+		return false
+	}
+	c.busy = false
+	more = more || c.closed
 	c.mu.Unlock()
-	if len(batch) >= maxQueue {
+	if more {
+		c.rouse()
+	}
+	return true
+}
+
+// take returns what has been submitted since the last take, until the next.
+func (c *coherence) take() []task {
+	clear(c.batch)
+	c.mu.Lock()
+	c.batch, c.queue = c.queue, c.batch[:0]
+	c.queued.Store(0)
+	c.mu.Unlock()
+	if len(c.batch) >= maxQueue {
 		select {
 		case c.room <- struct{}{}:
 		default:
 		}
 	}
-	return batch
+	return c.batch
 }
 
 // ask submits an event that ends with an answer, and waits for it. make is given
@@ -86,7 +137,7 @@ func (c *coherence) age() time.Duration { return c.now() - time.Duration(c.fresh
 func (c *coherence) begin(make func(protocol.Op) protocol.Event) (*waiter, error) {
 	w := waiters.Get().(*waiter)
 	w.op = protocol.Op(c.ops.Add(1))
-	if !c.submit(task{event: make(w.op), w: w}) {
+	if !c.submitHere(task{event: make(w.op), w: w}) {
 		waiters.Put(w)
 		return nil, ErrClosed
 	}
@@ -146,6 +197,7 @@ func (c *coherence) answer(op protocol.Op, e protocol.Effect) {
 		return
 	}
 	delete(c.waiters, op)
+	c.answered++
 	w.answer = e
 	w.done <- struct{}{}
 }

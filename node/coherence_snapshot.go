@@ -12,12 +12,8 @@ import (
 	"cairn/coherency/protocol"
 )
 
-const (
-	// snapshotMessages is after how many messages a snapshot of the log's state is
-	// kept, and snapshotEvery how long one waits at least after the last.
-	snapshotMessages = 1 << 16
-	snapshotEvery    = time.Minute
-)
+// snapshotEvery is the least time between two snapshots of the log's state.
+const snapshotEvery = time.Minute
 
 var errRestored = errors.New("a snapshot came after the first message of the log")
 
@@ -46,7 +42,7 @@ func (c *coherence) restore(sequence uint64, r io.Reader) error {
 		for ns := range c.spaces {
 			c.table.clear(ns, led.Cleared(ns), nil)
 		}
-		c.savedAt = sequence
+		c.unsaved = 0
 	})
 	if err != nil {
 		return fmt.Errorf("node: restore: %w", err)
@@ -58,11 +54,11 @@ func (c *coherence) restore(sequence uint64, r io.Reader) error {
 // and the log may forget. One node does it for all.
 func (c *coherence) considerSnapshot(now time.Time) {
 	led := c.machine.Ledger()
-	if led.Sequence()-c.savedAt < snapshotMessages || now.Sub(c.lastSave) < snapshotEvery ||
+	if c.unsaved < c.n.cfg.SnapshotRecords || now.Sub(c.lastSave) < snapshotEvery ||
 		!c.machine.Serving(c.now()) || !c.first() || !c.saving.CompareAndSwap(false, true) {
 		return
 	}
-	c.lastSave, c.savedAt = now, led.Sequence()
+	c.lastSave, c.unsaved = now, 0
 	var b bytes.Buffer
 	if err := led.Snapshot(&b); err != nil {
 		c.saving.Store(false)

@@ -3,14 +3,17 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"cairn/block"
 	"cairn/coherency/ledger"
 	"cairn/coherency/protocol"
 	"cairn/resp"
+	"cairn/tier"
 )
 
 // stager brings objects to their homes. What waits for one home travels together, in
@@ -19,10 +22,11 @@ import (
 type stager struct {
 	c *coherence
 
-	// mu guards queues, what is in them, and causes: why clients' stagings failed.
-	mu     sync.Mutex
-	queues map[string]*stageQueue
-	causes map[protocol.Op]error
+	// mu guards queues, what is in them, and the maps below.
+	mu      sync.Mutex
+	queues  map[string]*stageQueue
+	causes  map[protocol.Op]error // why clients' stagings failed
+	reached map[string]uint64     // the last incarnation of a home of which the address was known
 }
 
 const (
@@ -159,6 +163,48 @@ func (s *stager) send(ctx context.Context, home string, batch []*staging) {
 	}
 }
 
+// reachPause is the time between two looks for the address of a new home.
+const reachPause = 10 * time.Millisecond
+
+// reach is where a home is reached. The log may say that a node has joined before the
+// cluster says where it is: that is waited for until ctx ends.
+func (s *stager) reach(ctx context.Context, home string) (Holder, error) {
+	for {
+		h, ok := s.c.n.peers.Peer(home)
+		incarnation, live := s.c.joined(home)
+		s.mu.Lock()
+		if ok {
+			if s.reached == nil {
+				s.reached = map[string]uint64{}
+			}
+			s.reached[home] = incarnation
+		}
+		gone := s.reached[home] == incarnation
+		s.mu.Unlock()
+		switch {
+		case ok:
+			return h, nil
+		case !live, gone:
+			return h, fmt.Errorf("%w: %s is not a member", ErrPeer, home)
+		}
+		select {
+		case <-time.After(reachPause):
+		case <-ctx.Done():
+			return h, fmt.Errorf("%w: where %s is cannot be found: %w", ErrPeer, home, ctx.Err())
+		}
+	}
+}
+
+// joined is the incarnation with which a node joined last; ok: it is a live member of the log.
+func (c *coherence) joined(node string) (incarnation uint64, ok bool) {
+	for _, m := range *c.members.Load() {
+		if m.ID == node {
+			return m.Incarnation, m.Live
+		}
+	}
+	return 0, false
+}
+
 // stageAuthor is who staged an object.
 type stageAuthor struct {
 	node        string
@@ -222,9 +268,9 @@ func (c *coherence) stageAt(ctx context.Context, home string, author stageAuthor
 		}
 		return errs
 	}
-	h, ok := c.n.peers.Peer(home)
-	if !ok {
-		return fail(fmt.Errorf("%w: %s is not a member", ErrPeer, home))
+	h, err := c.stager.reach(ctx, home)
+	if err != nil {
+		return fail(err)
 	}
 	var loans []*Loan
 	var sent []int
@@ -252,17 +298,39 @@ func (c *coherence) stageAt(ctx context.Context, home string, author stageAuthor
 	if err != nil {
 		return fail(fmt.Errorf("%w: %s: %w", ErrPeer, home, err))
 	}
-	for j, ok := range answers {
-		if !ok {
+	for j, answer := range answers {
+		switch answer {
+		case stageDurable:
+		case stageNoSpace:
+			errs[sent[j]] = fmt.Errorf("%w: %s: %w for objects of names: delete names, or give it a larger disk", ErrPeer, home, tier.ErrNoSpace)
+		default:
 			errs[sent[j]] = fmt.Errorf("%w: %s could not store the object", ErrPeer, home)
 		}
 	}
 	return errs
 }
 
-// stage sends n objects in one CAIRN.STAGE and returns which of them are durable
-// there.
-func (d *dialer) stage(ctx context.Context, addr string, author stageAuthor, n int, add func(*resp.Conn, int)) ([]bool, error) {
+// What CAIRN.STAGE answers about an object.
+const (
+	stageRefused int64 = iota // it is not durable
+	stageDurable
+	stageNoSpace // it is not durable, for want of room
+)
+
+// stageAnswer is what a home answers about an object that it has stored, or not.
+func stageAnswer(err error) int64 {
+	switch {
+	case err == nil:
+		return stageDurable
+	case errors.Is(err, tier.ErrNoSpace):
+		return stageNoSpace
+	}
+	return stageRefused
+}
+
+// stage sends n objects in one CAIRN.STAGE and returns what the home answers about
+// each.
+func (d *dialer) stage(ctx context.Context, addr string, author stageAuthor, n int, add func(*resp.Conn, int)) ([]int64, error) {
 	pool, err := d.pool(addr)
 	if err != nil {
 		return nil, err
@@ -288,13 +356,11 @@ func (d *dialer) stage(ctx context.Context, addr string, author stageAuthor, n i
 	if err != nil {
 		return nil, err
 	}
-	answers := make([]bool, n)
+	answers := make([]int64, n)
 	for i := range answers {
-		v, err := conn.ReadInt()
-		if err != nil {
+		if answers[i], err = conn.ReadInt(); err != nil {
 			return nil, err
 		}
-		answers[i] = v == 1
 	}
 	return answers, nil
 }

@@ -58,10 +58,12 @@ func newCommands() commandTable {
 		"UNSUBSCRIBE":  {arity: -1, do: unsubscribe(byChannel)},
 		"PSUBSCRIBE":   {arity: -2, do: subscribe(byPattern)},
 		"PUBLISH":      {arity: 3, do: (*session).publish},
+		"PUBSUB":       {arity: -2, do: (*session).pubsubInfo},
 		"FLUSHDB":      {arity: -1, do: (*session).flushDB},
 		"PUNSUBSCRIBE": {arity: -1, do: unsubscribe(byPattern)},
 	}
 	maps.Copy(commands, ownCommands(every))
+	maps.Copy(commands, sequenceCommands(every))
 	return commands
 }
 
@@ -100,6 +102,7 @@ func (s *session) quit(_ context.Context, w *resp.Writer, _ [][]byte) {
 func (s *session) reset(_ context.Context, w *resp.Writer, _ [][]byte) {
 	s.namespace, s.nowhere, s.name = s.n.cfg.Namespaces[0], false, ""
 	s.n.pubsub.removeAll(&s.subscriber)
+	s.closeSequences()
 	s.sequence.Store(0)
 	w.SetRESP3(false)
 	w.Status("RESET")

@@ -36,6 +36,11 @@ func (s *session) cairnMGet(ctx context.Context, w *resp.Writer, args [][]byte) 
 		fail(w, err)
 		return
 	}
+	s.writeBatch(ctx, w, keys, scope)
+}
+
+// writeBatch answers with blocks as wire.ReadBatch reads them.
+func (s *session) writeBatch(ctx context.Context, w *resp.Writer, keys []block.Key, scope Scope) {
 	loans, done := s.n.Read(ctx, keys, scope)
 	header := wire.NewBatchHeader(len(keys))
 	found := 0
@@ -99,19 +104,10 @@ func (s *session) cairnPut(ctx context.Context, w *resp.Writer, args [][]byte) {
 // cairnMatch is CAIRN.MATCH [AFTER token]… KEYS key…; it answers with the number
 // of leading blocks that the cluster holds, and that this node holds.
 func (s *session) cairnMatch(ctx context.Context, w *resp.Writer, args [][]byte) {
-	args = args[1:]
-	wait, cancel := context.WithTimeout(ctx, awaitTimeout)
-	defer cancel()
-	for len(args) >= 2 && strings.EqualFold(string(args[0]), "AFTER") {
-		t, err := wire.ParseToken(string(args[1]))
-		if err != nil {
-			fail(w, err)
-			return
-		}
-		if err := s.n.Await(wait, t); err != nil {
-			s.n.counters.awaitTimeouts.Add(1)
-		}
-		args = args[2:]
+	args, err := s.await(ctx, args[1:])
+	if err != nil {
+		fail(w, err)
+		return
 	}
 	if len(args) == 0 || !strings.EqualFold(string(args[0]), "KEYS") {
 		w.Error("ERR CAIRN.MATCH: want [AFTER token]… KEYS key…")
@@ -199,17 +195,24 @@ func (s *session) cairnFlush(ctx context.Context, w *resp.Writer, _ [][]byte) {
 // cairnNamespace is CAIRN.NAMESPACE name: the connection's later commands use it.
 // When it fails they are refused, until one succeeds.
 func (s *session) cairnNamespace(_ context.Context, w *resp.Writer, args [][]byte) {
-	var have []string
 	for _, ns := range s.n.cfg.Namespaces {
 		if ns.Name == string(args[1]) {
 			s.namespace, s.nowhere = ns, false
 			w.Status("OK")
 			return
 		}
-		have = append(have, ns.Name)
 	}
 	s.nowhere = true
-	fail(w, fmt.Errorf("%w %q: this node serves %s", ErrNamespace, printable(args[1]), strings.Join(have, ", ")))
+	fail(w, s.n.noNamespace(args[1]))
+}
+
+// noNamespace says which namespaces there are instead.
+func (n *Node) noNamespace(name []byte) error {
+	var have []string
+	for _, ns := range n.cfg.Namespaces {
+		have = append(have, ns.Name)
+	}
+	return fmt.Errorf("%w %q: this node serves %s", ErrNamespace, printable(name), strings.Join(have, ", "))
 }
 
 func writeJSON(w *resp.Writer, v any) {

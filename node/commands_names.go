@@ -3,12 +3,10 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
-	"cairn/block"
 	"cairn/coherency/ledger"
 	"cairn/resp"
 	"cairn/tier"
@@ -164,7 +162,7 @@ func (s *session) cairnBarrier(ctx context.Context, w *resp.Writer, _ [][]byte) 
 // cairnClear is CAIRN.CLEAR namespace: every name of it becomes absent.
 func (s *session) cairnClear(ctx context.Context, w *resp.Writer, args [][]byte) {
 	if _, ok := s.n.coherence.spaces[string(args[1])]; !ok {
-		fail(w, fmt.Errorf("%w %q", ErrNamespace, printable(args[1])))
+		fail(w, s.n.noNamespace(args[1]))
 		return
 	}
 	s.clear(ctx, w, string(args[1]))
@@ -211,12 +209,14 @@ func (s *session) cairnWatch(ctx context.Context, w *resp.Writer, args [][]byte)
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(min(millis, 1<<40))*time.Millisecond, maxWatch))
 	defer cancel()
-	key, c := block.NamedKey(s.namespace.Name, args[1], 0), s.n.coherence
+	c := s.n.coherence
+	key := c.keyOf(s.namespace.Name, args[1])
 	watch := c.watches.add(key)
 	defer c.watches.remove(key)
 	for {
 		changed := watch.wait()
-		state, _ := c.glance(key, c.spaces[s.namespace.Name], ReadOptions{Level: ReadLocal})
+		var state NameState
+		c.glanceKey(key, c.spaces[s.namespace.Name], ReadOptions{Level: ReadLocal}, &state)
 		if uint64(state.Version) > since {
 			s.saw(state.Sequence)
 			w.Array(2)

@@ -98,6 +98,46 @@ func (s *session) publish(_ context.Context, w *resp.Writer, _ [][]byte) {
 		"use a message broker such as NATS for those")
 }
 
+// pubsubInfo is PUBSUB CHANNELS [pattern] | NUMSUB [channel…] | NUMPAT: what the connections
+// of this node listen to. Sharded channels there are none.
+func (s *session) pubsubInfo(_ context.Context, w *resp.Writer, args [][]byte) {
+	sub, rest := strings.ToUpper(string(args[1])), args[2:]
+	switch sub {
+	case "CHANNELS", "SHARDCHANNELS":
+		if len(rest) > 1 {
+			w.Error(fmt.Sprintf("ERR unknown subcommand or wrong number of arguments for '%s'. Try PUBSUB HELP.", printable(args[1])))
+			return
+		}
+		pattern := "*"
+		if len(rest) == 1 {
+			pattern = string(rest[0])
+		}
+		var list []string
+		if sub == "CHANNELS" {
+			list = s.n.pubsub.channels(pattern)
+		}
+		writeStrings(w, list)
+	case "NUMSUB", "SHARDNUMSUB":
+		w.Array(2 * len(rest))
+		for _, channel := range rest {
+			count := 0
+			if sub == "NUMSUB" {
+				count = s.n.pubsub.subscribers(string(channel))
+			}
+			w.Bulk(channel)
+			w.Int(int64(count))
+		}
+	case "NUMPAT":
+		if len(rest) > 0 {
+			wrongArity(w, []byte("pubsub|numpat"))
+			return
+		}
+		w.Int(int64(s.n.pubsub.patterns()))
+	default:
+		unknownSubcommand(w, args)
+	}
+}
+
 // arraysOnly tells whether the connection is in the mode of RESP2 in which it gets
 // messages, and replies would be taken for them.
 func (s *session) arraysOnly(w *resp.Writer) bool { return s.subscriber.count() > 0 && !w.RESP3() }
@@ -114,7 +154,7 @@ func whileSubscribed(name []byte) bool {
 // refuseSubscribed answers any other command.
 func refuseSubscribed(w *resp.Writer, args [][]byte) {
 	name := strings.ToLower(string(args[0]))
-	if len(args) > 1 && (name == "client" || name == "config" || name == "command") {
+	if len(args) > 1 && (name == "client" || name == "config" || name == "command" || name == "pubsub") {
 		name += "|" + strings.ToLower(printable(args[1]))
 	}
 	w.Error(fmt.Sprintf("ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "+

@@ -78,6 +78,19 @@ func subscribedReplies(t *testing.T, addr, protocol string) (all []string) {
 // subscribedCommands are one a line; @ is said by another connection. Where all
 // subscriptions end at once there is one, because Redis has no order for more.
 const subscribedCommands = `
+PUBSUB
+PUBSUB CHANNELS
+PUBSUB CHANNELS a b
+PUBSUB NUMSUB
+PUBSUB NUMSUB a b a
+PUBSUB NUMPAT
+PUBSUB NUMPAT x
+PUBSUB nosuch
+pubsub channels *
+PUBSUB SHARDCHANNELS
+PUBSUB SHARDCHANNELS a b
+PUBSUB SHARDNUMSUB
+PUBSUB SHARDNUMSUB a
 UNSUBSCRIBE
 PUNSUBSCRIBE
 UNSUBSCRIBE none
@@ -97,6 +110,8 @@ GET
 SET k v
 CLIENT NO-EVICT on
 CONFIG GET save
+PUBSUB NUMPAT
+@ PUBSUB CHANNELS
 NOSUCHCOMMAND
 ECHO x
 HELLO
@@ -143,6 +158,54 @@ RESET
 GET k
 SUBSCRIBE x
 `
+
+// TestPubsubRepliesEqualRedis compares what a node says of two subscribers with what a
+// redis-server does.
+func TestPubsubRepliesEqualRedis(t *testing.T) {
+	reference := startRedis(t)
+	_, addr := newMemCluster().join(t, "n1", testTiers{host: 16 << 20}.open(t), nil)
+	for _, protocol := range []string{"2", "3"} {
+		var got [2][][]string
+		for i, a := range []string{addr, reference} {
+			got[i] = pubsubReplies(t, a, protocol)
+		}
+		if d := cmp.Diff(got[1], got[0]); d != "" {
+			t.Errorf("RESP%s differs from Redis (-redis +node):\n%s", protocol, d)
+		}
+	}
+}
+
+// pubsubReplies are the answers while there are subscribers, and when they have gone. Redis
+// has no order for channels: where one asks for all that match, one does.
+func pubsubReplies(t *testing.T, addr, protocol string) (all [][]string) {
+	first, second, other := dialRaw(t, addr), dialRaw(t, addr), dialRaw(t, addr)
+	say := func(c *rawConn, replies int, line string) {
+		c.send(strings.Fields(line)...)
+		for range replies {
+			all = append(all, append([]string{line}, c.reply(t)...))
+		}
+	}
+	ask := func() {
+		for _, line := range []string{"PUBSUB CHANNELS x*", "PUBSUB CHANNELS none", "PUBSUB CHANNELS [y]?", "PUBSUB NUMSUB x1 y1 none x1", "PUBSUB NUMPAT"} {
+			say(other, 1, line)
+		}
+	}
+	say(other, 1, "HELLO "+protocol)
+	all = nil // it tells the version
+	ask()
+	say(first, 3, "SUBSCRIBE x1 y1 z")
+	say(second, 1, "SUBSCRIBE y1")
+	say(first, 2, "PSUBSCRIBE p* q*")
+	say(second, 2, "PSUBSCRIBE q* q*")
+	ask()
+	say(first, 1, "UNSUBSCRIBE x1")
+	say(first, 1, "PUNSUBSCRIBE p*")
+	ask()
+	say(second, 1, "RESET")
+	say(first, 1, "PUNSUBSCRIBE q*")
+	ask()
+	return all
+}
 
 func TestPublishIsRefused(t *testing.T) {
 	_, addr := joinSpaces(t, "first")

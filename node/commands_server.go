@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cairn/block"
+	"cairn/coherency/protocol"
 	"cairn/resp"
 )
 
@@ -351,9 +352,16 @@ func wants(args [][]byte, section string) bool {
 func cairnInfo(st Status) string {
 	var b strings.Builder
 	for _, t := range st.Tiers {
-		fmt.Fprintf(&b, "tier_%s:objects=%d,bytes=%d,capacity=%d,hits=%d,evictions=%d\r\n",
-			t.Tier, t.Objects, t.Bytes, t.Capacity, t.Hits, t.Evictions)
+		fmt.Fprintf(&b, "tier_%s:objects=%d,bytes=%d,capacity=%d,hits=%d,evictions=%d,kept=%d,kept_limit=%d\r\n",
+			t.Tier, t.Objects, t.Bytes, t.Capacity, t.Hits, t.Evictions, t.Kept, t.KeptLimit)
 	}
+	q := st.Sequences
+	for _, p := range q.Pinned {
+		fmt.Fprintf(&b, "sequences_%s:pinned_blocks=%d,pinned_bytes=%d,pinned_limit=%d\r\n", p.Tier, p.Blocks, p.Bytes, p.Limit)
+	}
+	o := q.Onboarded
+	fmt.Fprintf(&b, "sequences:open=%d,onboards=%d,onboard_seconds=%.3f,vram=%d,host=%d,disk=%d,peer=%d\r\n",
+		q.Open, q.Onboards, q.Seconds, o["vram"], o["host"], o["disk"], o["peer"])
 	return b.String() + lines("dirty_blocks", fmt.Sprint(st.Dirty), "peer_hits", fmt.Sprint(st.PeerHits))
 }
 
@@ -457,11 +465,11 @@ func (s *session) shardKeys(cursor int) []string {
 			if p.Namespace != s.namespace.Name {
 				continue
 			}
-			c.table.mask(&p)
-			if v, ok := c.overlay.get(p.Key); ok {
-				p.Value = v.value
-			}
-			if alive(p.Value) {
+			// Looked up again: between the scan and a look at what is not flushed, a flush
+			// could take the name out of sight.
+			var now NameState
+			c.glanceKey(p.Key, protocol.Space{}, ReadOptions{Level: ReadLocal}, &now)
+			if alive(now.Value) {
 				keys = append(keys, string(p.Name))
 			}
 		}

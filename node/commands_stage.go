@@ -58,7 +58,8 @@ func (s *session) takeStaged(ctx context.Context, args [][]byte, arg int) (*Inco
 
 // cairnStage is CAIRN.STAGE member incarnation {write object}…, by which a node
 // gives its objects to their homes. It answers, for each object, 1 when it is
-// durable here and 0 when it is not.
+// durable here, 2 when there is no room for it and 0 when it is not durable for
+// another reason.
 func (s *session) cairnStage(ctx context.Context, w *resp.Writer, args [][]byte) {
 	if len(args[2]) != 8 || len(args)%2 != 1 || len(args[1]) > maxID {
 		wrongArity(w, args[0])
@@ -67,7 +68,7 @@ func (s *session) cairnStage(ctx context.Context, w *resp.Writer, args [][]byte)
 	author := stageAuthor{node: string(args[1]), incarnation: binary.BigEndian.Uint64(args[2])}
 	n := (len(args) - 3) / 2
 	items, asides := make([]stagedWrite, 0, n), make([][]byte, 0, n)
-	stored := make([]bool, n)
+	answers := make([]int64, n) // stageRefused
 	var at []int
 	writes := make([]stagedWrite, n)
 	for i := range n {
@@ -90,7 +91,7 @@ func (s *session) cairnStage(ctx context.Context, w *resp.Writer, args [][]byte)
 		items, asides, at = append(items, item), append(asides, aside), append(at, i)
 	}
 	for j, err := range s.n.coherence.homed.store(ctx, author, items, asides) {
-		stored[at[j]] = err == nil
+		answers[at[j]] = stageAnswer(err)
 		if err != nil {
 			s.n.log.Warn("an object could not be staged here", "from", author.node, "object", items[j].Value.Object, "err", err)
 		}
@@ -100,11 +101,7 @@ func (s *session) cairnStage(ctx context.Context, w *resp.Writer, args [][]byte)
 	}
 	s.n.room.notify()
 	w.Array(n)
-	for _, ok := range stored {
-		if ok {
-			w.Int(1)
-		} else {
-			w.Int(0)
-		}
+	for _, a := range answers {
+		w.Int(a)
 	}
 }

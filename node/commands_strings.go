@@ -360,7 +360,8 @@ func (s *session) remove(ctx context.Context, t target) (bool, error) {
 // it is absent: at its place in the log, because what this node knows may be older than
 // a write that somebody has been told of.
 func (s *session) deleteName(ctx context.Context, name []byte, old bool) (NameChange, error) {
-	key, c := block.NamedKey(s.namespace.Name, name, 0), s.n.coherence
+	c := s.n.coherence
+	key := c.keyOf(s.namespace.Name, name)
 	ch, err := s.n.DeleteName(ctx, s.namespace.Name, name, NameOptions{Old: old, Policy: c.deletePolicy(key, s.namespace.Policy)})
 	s.saw(ch.Sequence)
 	return ch, err

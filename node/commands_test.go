@@ -315,6 +315,7 @@ func TestResetAndQuit(t *testing.T) {
 		{"GET k", "$-1"},
 		{"DBSIZE", ":0"},
 		{"CLIENT GETNAME", "$-1"},
+		{"CAIRN.CLEAR bogus", "-NONAMESPACE unknown namespace \"bogus\": this node serves default, other"},
 		{"CAIRN.NAMESPACE bogus", "-NONAMESPACE unknown namespace \"bogus\": this node serves default, other"},
 		{"SET k lost", "-NONAMESPACE unknown namespace: the connection's last CAIRN.NAMESPACE was refused"},
 		{"PING", "+PONG"},

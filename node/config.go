@@ -51,6 +51,10 @@ type Config struct {
 	PromoteAfter int
 	// NameWait is how long a change of a name waits for the log; default 5 s.
 	NameWait time.Duration
+	// SnapshotRecords is after how many records the state of the coherence log is kept,
+	// so that nodes start from it and the log forgets; a message without any counts as
+	// one. At most once a minute. Default 1,000,000.
+	SnapshotRecords int
 	// MaxSubscriptions is the most channels and patterns that one connection may
 	// subscribe to; default 1024.
 	MaxSubscriptions int
@@ -64,6 +68,24 @@ type Config struct {
 	// CloseWait is how long Close waits for dirty blocks to become durable;
 	// default 30 s.
 	CloseWait time.Duration
+
+	// Sequences is the most sequences open at a time; default 1024.
+	Sequences int
+	// SequencesPerConnection is the most sequences that one connection may have open;
+	// default 64.
+	SequencesPerConnection int
+	// SequenceBlocks is the most whole blocks of a sequence; default 65536.
+	SequenceBlocks int
+	// SequenceTransfers is how many transfers an onboard has under way at once;
+	// default 4. A transfer is blocks from one peer, or from one tier of this node.
+	SequenceTransfers int
+	// SequenceBatch is the most blocks of a transfer, at most MaxBatch; default 16.
+	SequenceBatch int
+	// SequencePins is the share of a tier's capacity that sequences may pin, above 0
+	// to 1; default 0.5. Blocks that several sequences pin count once.
+	SequencePins float64
+	// SequenceIdle is after how long without use a sequence is closed; default 10 min.
+	SequenceIdle time.Duration
 
 	// Lease is how long a message that this node has sent to the coherence log makes
 	// it a member; default 15 s. It is the same on all nodes.
@@ -150,10 +172,19 @@ func (c *Config) withDefaults() {
 	setDefault(&c.OffloadBatch, 64)
 	setDefault(&c.OffloadWorkers, 2)
 	setDefault(&c.NameWait, 5*time.Second)
+	setDefault(&c.SnapshotRecords, 1_000_000)
 	setDefault(&c.MaxSubscriptions, defaultMaxSubscriptions)
 	setDefault(&c.MaxPattern, defaultMaxPattern)
 	setDefault(&c.SweepEvery, 30*time.Second)
 	setDefault(&c.CloseWait, 30*time.Second)
+	setDefault(&c.Sequences, 1024)
+	setDefault(&c.SequencesPerConnection, 64)
+	setDefault(&c.SequenceBlocks, 1<<16)
+	setDefault(&c.SequenceTransfers, 4)
+	setDefault(&c.SequenceBatch, 16)
+	c.SequenceBatch = min(c.SequenceBatch, c.MaxBatch)
+	setDefault(&c.SequencePins, 0.5)
+	setDefault(&c.SequenceIdle, 10*time.Minute)
 	setDefault(&c.Lease, 15*time.Second)
 	setDefault(&c.Renew, c.Lease/5)
 	setDefault(&c.FlushAfter, time.Second)
@@ -201,12 +232,17 @@ func (c Config) Validate() error {
 		value int
 	}{
 		{"max-name-bytes", c.MaxName}, {"max-batch", c.MaxBatch}, {"max-batch-bytes", c.MaxBatchBytes}, {"peer-connections", c.PeerConnections},
-		{"offload-batch", c.OffloadBatch}, {"offload-workers", c.OffloadWorkers}, {"promote-after", c.PromoteAfter},
+		{"offload-batch", c.OffloadBatch}, {"offload-workers", c.OffloadWorkers}, {"promote-after", c.PromoteAfter}, {"snapshot-records", c.SnapshotRecords},
 		{"max-subscriptions", c.MaxSubscriptions}, {"max-pattern-bytes", c.MaxPattern},
+		{"max-sequences", c.Sequences}, {"max-connection-sequences", c.SequencesPerConnection}, {"max-sequence-blocks", c.SequenceBlocks},
+		{"sequence-transfers", c.SequenceTransfers}, {"sequence-batch", c.SequenceBatch}, {"sequence-idle", int(c.SequenceIdle)},
 	} {
 		if limit.value < 0 {
 			errs = append(errs, fmt.Errorf("%s %d: must not be negative", limit.name, limit.value))
 		}
+	}
+	if !(c.SequencePins >= 0 && c.SequencePins <= 1) { // also refuses NaN
+		errs = append(errs, fmt.Errorf("sequence-pins %v: want above 0, to 1", c.SequencePins))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("node: configuration: %w", err)

@@ -30,6 +30,7 @@ type memCluster struct {
 	mu       sync.Mutex
 	nodes    map[string]*member
 	holdings map[block.Key]map[string]block.TierMask
+	unseen   map[string]int // for how many questions more a node is not shown to its peers
 }
 
 type member struct {
@@ -44,6 +45,7 @@ func newMemCluster() *memCluster {
 	return &memCluster{
 		nodes:    map[string]*member{},
 		holdings: map[block.Key]map[string]block.TierMask{},
+		unseen:   map[string]int{},
 		log:      newMemLog(),
 	}
 }
@@ -99,6 +101,10 @@ func (p port) Peer(id string) (Holder, bool) {
 	defer p.c.mu.Unlock()
 	m := p.c.nodes[id]
 	if m == nil || id == p.id {
+		return Holder{}, false
+	}
+	if p.c.unseen[id] > 0 {
+		p.c.unseen[id]--
 		return Holder{}, false
 	}
 	return Holder{Node: id, Addr: m.addr}, true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"cairn/block"
@@ -88,30 +89,60 @@ var (
 )
 
 // alive tells whether a name has bytes now.
-func alive(v ledger.Value) bool { return v.Alive(time.Now().UnixMilli()) }
+func alive(v ledger.Value) bool {
+	return !v.Object.IsZero() && (v.Expires == 0 || v.Alive(time.Now().UnixMilli()))
+}
 
 // rereads is how often a read follows a name to a newer version, because the bytes of
 // the one that it found are gone.
 const rereads = 16
 
 // ReadName lends the bytes of a name; tier.ErrNotFound when it is absent.
-func (n *Node) ReadName(ctx context.Context, namespace string, name []byte, o ReadOptions) (*Loan, NameState, error) {
-	return n.readKey(ctx, block.NamedKey(namespace, name, 0), n.coherence.spaces[namespace], o)
+func (n *Node) ReadName(ctx context.Context, namespace string, name []byte, o ReadOptions) (loan *Loan, s NameState, err error) {
+	e, known := n.coherence.glance(namespace, name, o, &s)
+	if loan, err = n.lend(ctx, &s, e, known); loan == nil && err == nil {
+		loan, s, err = n.readFar(ctx, s.Key, n.coherence.spaces[namespace], o)
+	}
+	return loan, s, err
 }
 
-func (n *Node) readKey(ctx context.Context, key block.Key, space protocol.Space, o ReadOptions) (*Loan, NameState, error) {
-	s, known := n.coherence.glance(key, space, o)
-	if known {
-		if !alive(s.Value) {
-			n.counters.miss(tier.ErrNotFound)
-			return nil, s, tier.ErrNotFound
-		}
-		if loan, err := n.readLocal(ctx, s.Value.Object); err == nil {
+// readKey is ReadName by the name's key.
+func (n *Node) readKey(ctx context.Context, key block.Key, space protocol.Space, o ReadOptions) (loan *Loan, s NameState, err error) {
+	known := n.coherence.glanceKey(key, space, o, &s)
+	if loan, err = n.lend(ctx, &s, nil, known); loan == nil && err == nil {
+		loan, s, err = n.readFar(ctx, key, space, o)
+	}
+	return loan, s, err
+}
+
+// lend lends what a glance has found, from this node's tiers. Without a loan and an
+// error it is not enough. The entry remembers where in the host tier the object was, so
+// that a read finds it there without the directory: an object never changes, so that
+// what lies there under its key is right.
+func (n *Node) lend(ctx context.Context, s *NameState, e *nameEntry, known bool) (*Loan, error) {
+	switch {
+	case !known:
+		return nil, nil
+	case !alive(s.Value):
+		n.counters.miss(tier.ErrNotFound)
+		return nil, tier.ErrNotFound
+	}
+	if e != nil && n.slotted != nil && (!n.promotes || rand.Uint32()%promotionSample != 0) {
+		if v, ok := n.slotted.ViewSlot(e.slot.Load(), s.Value.Object); ok {
+			loan := &Loan{Descriptor: v.Descriptor, Bytes: v.Bytes, Origin: FromHost, view: v, room: &n.room}
 			n.counters.hit(loan)
-			return loan, s, nil
+			return loan, nil
 		}
 	}
-	return n.readFar(ctx, key, space, o)
+	loan, _ := n.readLocal(ctx, s.Value.Object)
+	if loan == nil {
+		return nil, nil // whatever the reason: it is asked for elsewhere
+	}
+	if e != nil && (!n.promotes || n.wasConsidered(s.Value.Object)) {
+		e.slot.Store(loan.view.Slot())
+	}
+	n.counters.hit(loan)
+	return loan, nil
 }
 
 // readFar reads a name whose bytes, or newest version, have to be asked for.
@@ -162,23 +193,57 @@ func (n *Node) readFar(ctx context.Context, key block.Key, space protocol.Space,
 const rereadPause = 20 * time.Millisecond
 
 // glance is what a name is, without the coherence goroutine, where this node's own
-// knowledge is enough for the level.
-func (c *coherence) glance(key block.Key, space protocol.Space, o ReadOptions) (s NameState, ok bool) {
-	if o.Level != ReadSession && o.Level != ReadLocal {
-		return s, false
-	}
+// knowledge is enough for the level. s.Key is set in any case; e is nil of a name that the
+// table does not know.
+func (c *coherence) glance(namespace string, name []byte, o ReadOptions, s *NameState) (e *nameEntry, ok bool) {
 	sequence := c.applied.Load() // before the look: what it shows is at least as new
+	unflushed := c.overlay.count.Load() > 0
+	e = c.table.find(namespace, name, &s.Pointer)
+	switch {
+	case e == nil:
+		return nil, c.glanceKey(block.NamedKey(namespace, name, 0), c.spaces[namespace], o, s)
+	case s.Owned() && uint32(s.Owner) == c.number.Load() && unflushed:
+		// What is newer here than in the log is of a block that this node owns. The overlay
+		// has to be looked at before the table.
+		return e, c.glanceKey(s.Key, c.spaces[namespace], o, s)
+	}
+	return e, c.enough(sequence, o, s)
+}
+
+// glanceKey is glance by the name's key.
+func (c *coherence) glanceKey(key block.Key, space protocol.Space, o ReadOptions, s *NameState) bool {
+	sequence := c.applied.Load()
 	v, own := c.overlay.get(key)
 	s.Pointer, _ = c.table.lookup(key)
-	s.Sequence = max(sequence, o.Session, s.Changed.Sequence())
-	if o.Level == ReadSession && (sequence < o.Session ||
-		s.Owned() && uint32(s.Owner) != c.number.Load() || own && space.Copies > 0) {
-		return s, false
+	if !c.enough(sequence, o, s) || own && space.Copies > 0 && o.Level == ReadSession {
+		return false
 	}
 	if own && v.version >= s.Version {
 		s.Version, s.Value = v.version, v.value
 	}
-	return s, true
+	return true
+}
+
+// enough tells whether a pointer of the table, found when sequence had been applied, may
+// answer a read.
+func (c *coherence) enough(sequence uint64, o ReadOptions, s *NameState) bool {
+	s.Sequence = max(sequence, o.Session, s.Changed.Sequence())
+	switch o.Level {
+	case ReadLocal:
+		return true
+	case ReadSession:
+		return sequence >= o.Session && (!s.Owned() || uint32(s.Owner) == c.number.Load())
+	}
+	return false
+}
+
+// keyOf is the key of a name; of one that the table knows it need not be computed.
+func (c *coherence) keyOf(namespace string, name []byte) block.Key {
+	var p ledger.Pointer
+	if c.table.find(namespace, name, &p) != nil {
+		return p.Key
+	}
+	return block.NamedKey(namespace, name, 0)
 }
 
 // resolve finds the newest version of a name, as the level asks. When the owner of
@@ -186,7 +251,8 @@ func (c *coherence) glance(key block.Key, space protocol.Space, o ReadOptions) (
 // if they are wanted.
 func (n *Node) resolve(ctx context.Context, key block.Key, space protocol.Space, o ReadOptions, bytes bool) (NameState, *Loan, error) {
 	c := n.coherence
-	if s, ok := c.glance(key, space, o); ok {
+	var s NameState
+	if c.glanceKey(key, space, o, &s) {
 		return s, nil, nil
 	}
 	var refused ledger.Version
@@ -242,13 +308,13 @@ func (c *coherence) readAnswer(ctx context.Context, answer protocol.Effect, byte
 
 // StateOf finds the newest version of a name without its bytes.
 func (n *Node) StateOf(ctx context.Context, namespace string, name []byte, o ReadOptions) (NameState, error) {
-	key, space := block.NamedKey(namespace, name, 0), n.coherence.spaces[namespace]
-	if s, ok := n.coherence.glance(key, space, o); ok {
+	var s NameState
+	if _, ok := n.coherence.glance(namespace, name, o, &s); ok {
 		return s, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.NameWait)
 	defer cancel()
-	s, _, err := n.resolve(ctx, key, space, o, false)
+	s, _, err := n.resolve(ctx, s.Key, n.coherence.spaces[namespace], o, false)
 	return s, err
 }
 
@@ -260,12 +326,10 @@ func (n *Node) statesOf(ctx context.Context, namespace string, names [][]byte, o
 	var asked []int
 	var waiting []*waiter
 	for i, name := range names {
-		key := block.NamedKey(namespace, name, 0)
-		s, ok := c.glance(key, space, o)
-		if states[i] = s; ok {
+		if _, ok := c.glance(namespace, name, o, &states[i]); ok {
 			continue
 		}
-		w, err := c.begin(readEvent(key, space, o, 0))
+		w, err := c.begin(readEvent(states[i].Key, space, o, 0))
 		if err != nil {
 			return nil, err
 		}
@@ -291,7 +355,7 @@ func (n *Node) statesOf(ctx context.Context, namespace string, names [][]byte, o
 			s, _, again, err := c.readAnswer(ctx, answer, false)
 			if again != 0 {
 				o := o
-				s, _, err = n.resolve(ctx, block.NamedKey(namespace, names[asked[j]], 0), space, o, false)
+				s, _, err = n.resolve(ctx, states[asked[j]].Key, space, o, false)
 			}
 			states[asked[j]] = s
 			return err

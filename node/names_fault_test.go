@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -188,6 +189,56 @@ func TestHomeWithoutASlot(t *testing.T) {
 	checkDirectory(t, nodes[1])
 }
 
+// A write-through of a name that another node writes all the time by write-back takes
+// its turn.
+func TestWriteThroughAgainstAHotOwner(t *testing.T) {
+	nodes := joinAll(t, newMemCluster(), 2, onDisk, nil)
+	mustSet(t, nodes[0], "k", "first")
+	ctx, cancel := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for range 4 {
+		writers.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := setName(t.Context(), nodes[0], "k", "hot", NameOptions{Policy: coherency.WriteBack}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	const writes = 20
+	for i := range writes {
+		if _, err := setName(t.Context(), nodes[1], "k", fmt.Sprint("cold", i), NameOptions{Policy: coherency.WriteThrough}); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	writers.Wait()
+	if again := nodes[1].Coherence().Conflicts; again > writes/4 {
+		t.Errorf("%d writes were overtaken %d times", writes, again)
+	}
+}
+
+// A home that is a member by the log, and not yet one by what the cluster shows of its
+// members, is waited for.
+func TestHomeThatHasJustJoined(t *testing.T) {
+	c := newMemCluster()
+	c.unseen["n1"] = 3
+	nodes := joinAll(t, c, 2, onDisk, withSpace(Namespace{Homes: 2}, nil))
+	await(t, nodes[0], func() bool { _, live := nodes[0].coherence.joined("n1"); return live })
+	change, err := setName(t.Context(), nodes[0], "k", "v", NameOptions{Policy: coherency.WriteThrough})
+	if err != nil || change.After.Value.Homes.Count() != 2 {
+		t.Errorf("%v, %v", change.After.Value.Homes, err)
+	}
+	// One that was there and is gone is not waited for.
+	c.mu.Lock()
+	c.unseen["n1"] = 1
+	c.mu.Unlock()
+	if _, err := setName(t.Context(), nodes[0], "k", "v2", NameOptions{Policy: coherency.WriteThrough}); !errors.Is(err, protocol.ErrStage) {
+		t.Errorf("a home that has gone: %v", err)
+	}
+}
+
 func TestTwoHomes(t *testing.T) {
 	c := newMemCluster()
 	nodes := joinAll(t, c, 3, onDisk, withSpace(Namespace{Homes: 2, Policy: coherency.WriteThrough}, func(c *Config) {
@@ -237,6 +288,26 @@ func TestTwoHomes(t *testing.T) {
 		if value != fmt.Sprint("v", i) {
 			t.Errorf("k%d is %q with its other home gone", i, value)
 		}
+	}
+}
+
+// What was written while too few nodes could be its homes gets another one when there is
+// one.
+func TestSecondHomeComesLater(t *testing.T) {
+	c := newMemCluster()
+	change := withSpace(Namespace{Homes: 2, Policy: coherency.WriteThrough}, quick)
+	first, _ := c.join(t, "n0", onDisk.open(t), change)
+	set, err := setName(t.Context(), first, "k", "v", NameOptions{Policy: coherency.WriteThrough})
+	if err != nil || set.After.Value.Homes.Count() != 1 {
+		t.Fatalf("%v, %v", set.After.Value.Homes, err)
+	}
+	second, _ := c.join(t, "n1", onDisk.open(t), change)
+	await(t, second, func() bool {
+		s, _ := second.ExplainName(space, []byte("k"))
+		return len(s.Homes) == 2
+	})
+	if e, ok := second.dir.get(set.After.Value.Object); !ok || !e.state.Durable() {
+		t.Error("the second home does not have the object")
 	}
 }
 

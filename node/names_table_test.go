@@ -143,7 +143,7 @@ func TestNameTableIsReadWhileItChanges(t *testing.T) {
 			}
 		})
 	}
-	for version := uint64(1); version < 30_000; version++ {
+	for version := uint64(1); version < 10_000; version++ {
 		i := int(version*7919) % names
 		if version%4 == 0 {
 			table.Delete(tablePointer(i, 1).Key)

@@ -91,7 +91,7 @@ type nameWrite struct {
 
 // run tries until the change has happened, or cannot.
 func (w *nameWrite) run(ctx context.Context) (NameChange, error) {
-	w.key = block.NamedKey(w.namespace, w.name, 0)
+	w.key = w.n.coherence.keyOf(w.namespace, w.name)
 	if !w.onRead() { // one try has await's limit, and needs no timer of its own
 		if c, done, err := w.try(ctx); done {
 			return c, err
@@ -161,9 +161,9 @@ func (w *nameWrite) try(ctx context.Context) (_ NameChange, done bool, _ error) 
 	return w.change(reply), true, err
 }
 
-// write gives the machine a write and waits for its end.
+// write gives the machine a write and waits for its end. ev is the machine's from then on.
 func (c *coherence) write(ctx context.Context, ev *protocol.Write) (protocol.Reply, error) {
-	w, err := c.begin(func(op protocol.Op) protocol.Event { ev.Op = op; return *ev })
+	w, err := c.begin(func(op protocol.Op) protocol.Event { ev.Op = op; return ev })
 	if err != nil {
 		return protocol.Reply{}, err
 	}

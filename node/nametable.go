@@ -1,7 +1,9 @@
 package node
 
 import (
-	"sync"
+	"bytes"
+	"hash/maphash"
+	"math/bits"
 	"sync/atomic"
 
 	"cairn/block"
@@ -9,14 +11,20 @@ import (
 )
 
 // nameTable is the newest pointer of every named block of the cluster, as the log
-// has it. It is a ledger.Table whose readers run in parallel with its one writer.
-// Its entries hold no Go pointers, so that a million of them cost the collector
-// nothing; the names' bytes lie in a few large chunks.
+// has it. It is a ledger.Table whose readers run in parallel with its one writer, and
+// wait for nothing. Its entries hold no Go pointers, so that a million of them cost the
+// collector nothing; the names' bytes lie in a few large chunks.
+//
+// Names have an index of their own, so that a read need not compute a name's key, which
+// is a SHA-256: the hash is seeded, and the whole name compared.
 type nameTable struct {
-	shards [shards]nameShard
-	spaces atomic.Pointer[[]*nameSpace] // by number; only grows
-	chunks atomic.Pointer[[][]byte]     // by number; nil where one was given back
-	size   atomic.Int64
+	seed    maphash.Seed
+	entries nameSlab
+	names   nameIndex                    // shard and tag by hashName
+	keys    nameIndex                    // shard by shardOf, tag by tagOf
+	spaces  atomic.Pointer[[]*nameSpace] // by number; only grows
+	chunks  atomic.Pointer[[][]byte]     // by number; nil where one was given back
+	size    atomic.Int64
 
 	// The rest is the writer's alone.
 	interned map[string]uint16
@@ -27,13 +35,6 @@ type nameTable struct {
 	left     []block.Key // objects that no pointer names any more, since takeLeft
 }
 
-// nameShard is one part of the table.
-type nameShard struct {
-	// mu guards names.
-	mu    sync.RWMutex
-	names map[block.Key]nameEntry
-}
-
 // nameSpace is what the table knows of one namespace.
 type nameSpace struct {
 	name    string
@@ -41,25 +42,9 @@ type nameSpace struct {
 	cleared atomic.Uint64 // place of the last Clear
 }
 
-// nameEntry is a ledger.Pointer without Go pointers, in 96 bytes.
-type nameEntry struct {
-	object      block.Key
-	version     ledger.Version
-	sum         uint64
-	expires     int64
-	changed     ledger.Place
-	token       ledger.Version
-	incarnation uint64
-	length      uint32
-	chunk       uint32
-	offset      uint32
-	size        uint32
-	homes       ledger.Homes
-	owner       uint16
-	space       uint16
-	copies      uint8
-	lease       bool
-}
+// nameShardBits: shards of the index of names are few, so that their heads stay in the
+// processor's cache, and each copies at most some 100 KB when a million names grow.
+const nameShardBits = 8
 
 // nameChunk is the size of a chunk of names in bytes; a longer name gets a chunk of
 // its own.
@@ -68,23 +53,102 @@ const nameChunk = 1 << 20
 var _ ledger.Table = (*nameTable)(nil)
 
 func newNameTable() *nameTable {
-	t := &nameTable{interned: map[string]uint16{}, open: -1}
+	t := &nameTable{seed: maphash.MakeSeed(), names: newNameIndex(1 << nameShardBits), keys: newNameIndex(shards), interned: map[string]uint16{}, open: -1}
+	t.entries.reset()
 	t.spaces.Store(new([]*nameSpace))
 	t.chunks.Store(new([][]byte))
 	return t
 }
 
+func (t *nameTable) hashName(namespace string, name []byte) (shard int, tag uint32) {
+	h := maphash.Bytes(t.seed, name) + bits.RotateLeft64(maphash.String(t.seed, namespace), 32)
+	return int(h >> (64 - nameShardBits)), uint32(h)
+}
+
+func (t *nameTable) tagOf(key block.Key) uint32 { return uint32(maphash.Bytes(t.seed, key[:])) }
+
+// find reads the pointer of a name, as lookup does, and returns its entry; nil: it is not
+// known by its name. A pointer whose name is empty or not known is found only by its key.
+func (t *nameTable) find(namespace string, name []byte, p *ledger.Pointer) *nameEntry {
+	if len(name) == 0 {
+		return nil
+	}
+	var w nameWords
+	shard, tag := t.hashName(namespace, name)
+again:
+	chunks := t.chunks.Load()
+	at := t.names.probe(shard, tag)
+	for id := at.next(); id != 0; id = at.next() {
+		e := t.entries.at(id)
+		if e == nil {
+			continue
+		}
+		e.read(&w)
+		chunk, offset, size := w.text()
+		if int(size) != len(name) {
+			continue
+		}
+		if t.chunks.Load() != chunks { // the name may lie in a chunk that is not among these
+			goto again
+		}
+		text := (*chunks)[chunk][offset : offset+size : offset+size]
+		sp := (*t.spaces.Load())[w.space()]
+		if sp.name == namespace && bytes.Equal(text, name) {
+			w.unpack(p, sp.name, text)
+			sp.mask(p)
+			return e
+		}
+	}
+	return nil
+}
+
+// entry finds an entry by its key.
+func (t *nameTable) entry(key block.Key, w *nameWords) (id uint32, e *nameEntry) {
+	a, b := halves(key)
+	at := t.keys.probe(shardOf(key), t.tagOf(key))
+	for id := at.next(); id != 0; id = at.next() {
+		if e := t.entries.at(id); e != nil {
+			if e.read(w); w[0] == a && w[1] == b {
+				return id, e
+			}
+		}
+	}
+	return 0, nil
+}
+
 // Load implements ledger.Table. Pointer.Name, here and below, is the table's memory,
 // which stays as it is and must not be written to.
-func (t *nameTable) Load(key block.Key) (ledger.Pointer, bool) {
-	s := &t.shards[shardOf(key)]
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	e, ok := s.names[key]
-	if !ok {
+func (t *nameTable) Load(key block.Key) (p ledger.Pointer, ok bool) {
+	if !t.load(key, &p) {
 		return ledger.Pointer{Key: key}, false
 	}
-	return t.expand(key, &e), true
+	return p, true
+}
+
+func (t *nameTable) load(key block.Key, p *ledger.Pointer) bool {
+	var w nameWords
+	for {
+		chunks := t.chunks.Load()
+		if _, e := t.entry(key, &w); e == nil {
+			return false
+		}
+		if t.expand(&w, chunks, p) {
+			return true
+		}
+	}
+}
+
+// expand fails when there are other chunks by now: then the words are to be read again.
+func (t *nameTable) expand(w *nameWords, chunks *[][]byte, p *ledger.Pointer) bool {
+	if t.chunks.Load() != chunks {
+		return false
+	}
+	var text []byte
+	if chunk, offset, size := w.text(); size > 0 {
+		text = (*chunks)[chunk][offset : offset+size : offset+size]
+	}
+	w.unpack(p, (*t.spaces.Load())[w.space()].name, text)
+	return true
 }
 
 // lookup is Load for readers: a name that was cleared with its namespace is absent.
@@ -98,10 +162,12 @@ func (t *nameTable) lookup(key block.Key) (ledger.Pointer, bool) {
 
 // mask shows what a Clear has made of a pointer, as the ledger does.
 func (t *nameTable) mask(p *ledger.Pointer) {
-	sp := t.space(p.Namespace)
-	if sp == nil {
-		return
+	if sp := t.space(p.Namespace); sp != nil {
+		sp.mask(p)
 	}
+}
+
+func (sp *nameSpace) mask(p *ledger.Pointer) {
 	if c := ledger.Place(sp.cleared.Load()); ledger.Version(c) > p.Version {
 		p.Version, p.Value = ledger.Version(c), ledger.Value{}
 		p.Changed = max(p.Changed, c)
@@ -122,44 +188,42 @@ func (t *nameTable) space(name string) *nameSpace {
 func (t *nameTable) Store(p ledger.Pointer) {
 	number := t.intern(p.Namespace)
 	sp := (*t.spaces.Load())[number]
-	s := &t.shards[shardOf(p.Key)]
-	old, known := s.names[p.Key] // the writer may read without the lock
-	e := nameEntry{
-		object: p.Value.Object, version: p.Version, sum: p.Value.Sum, expires: p.Value.Expires, changed: p.Changed,
-		token: p.Token, incarnation: p.OwnerIncarnation, length: p.Value.Length, homes: p.Value.Homes,
-		chunk: old.chunk, offset: old.offset, size: old.size, owner: p.Owner, space: number, copies: p.Copies, lease: p.Lease,
+	var old, now nameWords
+	id, e := t.entry(p.Key, &old)
+	known := e != nil
+	if !known {
+		old = nameWords{}
+		id, e = t.entries.take()
 	}
-	if old.object != e.object && !old.object.IsZero() {
-		t.left = append(t.left, old.object)
+	now.pack(&p, number)
+	if o := old.object(); o != p.Value.Object && !o.IsZero() {
+		t.left = append(t.left, o)
 	}
-	if e.size == 0 && len(p.Name) > 0 {
-		e.chunk, e.offset = t.keep(p.Name)
-		e.size = uint32(len(p.Name))
+	chunk, offset, size := old.text()
+	named := size == 0 && len(p.Name) > 0
+	if named {
+		chunk, offset = t.keep(p.Name)
+		size = uint32(len(p.Name))
 	}
+	now.setText(chunk, offset, size)
 	cleared := ledger.Version(sp.cleared.Load())
-	delta := counts(&e, cleared)
+	delta := now.counts(cleared)
 	if known {
-		delta -= counts(&old, cleared)
+		delta -= old.counts(cleared)
 	} else {
 		t.size.Add(1)
 	}
 	if delta != 0 {
 		sp.live.Add(int64(delta))
 	}
-	s.mu.Lock()
-	if s.names == nil {
-		s.names = make(map[block.Key]nameEntry)
+	e.write(&now)
+	if !known {
+		t.keys.insert(shardOf(p.Key), t.tagOf(p.Key), id)
 	}
-	s.names[p.Key] = e
-	s.mu.Unlock()
-}
-
-// counts is 1 for a name that is not absent.
-func counts(e *nameEntry, cleared ledger.Version) int {
-	if e.object.IsZero() || e.version < cleared {
-		return 0
+	if named {
+		shard, tag := t.hashName(p.Namespace, p.Name)
+		t.names.insert(shard, tag, id)
 	}
-	return 1
 }
 
 // takeLeft returns the objects that pointers have left since the last call. What a Clear
@@ -172,21 +236,25 @@ func (t *nameTable) takeLeft() []block.Key {
 
 // Delete implements ledger.Table.
 func (t *nameTable) Delete(key block.Key) {
-	s := &t.shards[shardOf(key)]
-	e, ok := s.names[key]
-	if !ok {
+	var w nameWords
+	id, e := t.entry(key, &w)
+	if e == nil {
 		return
 	}
-	sp := (*t.spaces.Load())[e.space]
-	sp.live.Add(-int64(counts(&e, ledger.Version(sp.cleared.Load()))))
-	s.mu.Lock()
-	delete(s.names, key)
-	s.mu.Unlock()
-	t.size.Add(-1)
-	if !e.object.IsZero() { // it was hidden by a Clear
-		t.left = append(t.left, e.object)
+	sp := (*t.spaces.Load())[w.space()]
+	sp.live.Add(-int64(w.counts(ledger.Version(sp.cleared.Load()))))
+	chunk, offset, size := w.text()
+	if size > 0 {
+		shard, tag := t.hashName(sp.name, (*t.chunks.Load())[chunk][offset:offset+size])
+		t.names.remove(shard, tag, id)
 	}
-	t.dead += int(e.size)
+	t.keys.remove(shardOf(key), t.tagOf(key), id)
+	t.entries.give(id)
+	t.size.Add(-1)
+	if o := w.object(); !o.IsZero() { // it was hidden by a Clear
+		t.left = append(t.left, o)
+	}
+	t.dead += int(size)
 	if t.dead > t.used/2 && t.dead > nameChunk {
 		t.compact()
 	}
@@ -206,31 +274,38 @@ func (t *nameTable) Range(yield func(ledger.Pointer) bool) {
 	}
 }
 
-// scan appends the pointers of one shard, as Load returns them.
+// scan appends the pointers of one shard, as Load returns them. A name that changes
+// meanwhile may come twice.
 func (t *nameTable) scan(shard int, to []ledger.Pointer) []ledger.Pointer {
-	s := &t.shards[shard]
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for k, e := range s.names {
-		to = append(to, t.expand(k, &e))
-	}
+	t.keys.each(shard, func(id uint32) bool {
+		var w nameWords
+		var p ledger.Pointer
+		for e := t.entries.at(id); e != nil; {
+			chunks := t.chunks.Load()
+			if e.read(&w); w.vacant() || shardOf(w.key()) != shard {
+				break
+			}
+			if t.expand(&w, chunks, &p) {
+				to = append(to, p)
+				break
+			}
+		}
+		return true
+	})
 	return to
 }
 
 // reset forgets everything.
 func (t *nameTable) reset() {
-	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.Lock()
-		s.names = nil
-		s.mu.Unlock()
-	}
+	t.names.reset()
+	t.keys.reset()
+	t.chunks.Store(new([][]byte))
+	t.entries.reset()
 	t.size.Store(0)
 	for _, sp := range *t.spaces.Load() {
 		sp.live.Store(0)
 		sp.cleared.Store(0)
 	}
-	t.chunks.Store(new([][]byte))
 	t.open, t.fill, t.used, t.dead = -1, 0, 0, 0
 }
 
@@ -261,38 +336,17 @@ func (t *nameTable) clear(namespace string, place ledger.Place, hidden func(name
 	sp := (*t.spaces.Load())[number]
 	sp.cleared.Store(uint64(place))
 	live := 0
-	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.RLock()
-		for k, e := range s.names {
-			if e.space != number {
-				continue
-			}
-			n := counts(&e, ledger.Version(place))
+	t.entries.each(func(_ *nameEntry, w *nameWords) bool {
+		if w.space() == number {
+			n := w.counts(ledger.Version(place))
 			live += n
-			if n == 0 && hidden != nil && !e.object.IsZero() {
-				hidden(k, e.object)
+			if o := w.object(); n == 0 && hidden != nil && !o.IsZero() {
+				hidden(w.key(), o)
 			}
 		}
-		s.mu.RUnlock()
-	}
+		return true
+	})
 	sp.live.Store(int64(live))
-}
-
-func (t *nameTable) expand(key block.Key, e *nameEntry) ledger.Pointer {
-	return ledger.Pointer{
-		Key: key, Namespace: (*t.spaces.Load())[e.space].name, Name: t.text(e), Version: e.version,
-		Value:   ledger.Value{Object: e.object, Length: e.length, Sum: e.sum, Expires: e.expires, Homes: e.homes},
-		Changed: e.changed, Token: e.token, Owner: e.owner, OwnerIncarnation: e.incarnation, Copies: e.copies, Lease: e.lease,
-	}
-}
-
-// text is what the user calls the name.
-func (t *nameTable) text(e *nameEntry) []byte {
-	if e.size == 0 {
-		return nil
-	}
-	return (*t.chunks.Load())[e.chunk][e.offset : e.offset+e.size : e.offset+e.size]
 }
 
 // intern returns the number of a namespace.
@@ -306,53 +360,4 @@ func (t *nameTable) intern(name string) uint16 {
 	t.spaces.Store(&list)
 	t.interned[name] = i
 	return i
-}
-
-// keep copies a name into a chunk. Readers see the bytes only after the entry
-// that names them.
-func (t *nameTable) keep(name []byte) (chunk, offset uint32) {
-	list := *t.chunks.Load()
-	if t.open < 0 || len(list[t.open])-t.fill < len(name) {
-		t.open, t.fill = len(list), 0
-		for i, c := range list {
-			if c == nil {
-				t.open = i
-				break
-			}
-		}
-		next := make([][]byte, max(len(list), t.open+1))
-		copy(next, list)
-		next[t.open] = make([]byte, max(nameChunk, len(name)))
-		t.chunks.Store(&next)
-		list = next
-	}
-	offset = uint32(t.fill)
-	t.fill += copy(list[t.open][t.fill:], name)
-	t.used += len(name)
-	return uint32(t.open), offset
-}
-
-// compact writes the names that live into new chunks, and then gives the old ones back.
-// Readers that hold a name keep its chunk alive.
-func (t *nameTable) compact() {
-	old := *t.chunks.Load()
-	t.open, t.used, t.dead = -1, 0, 0
-	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.Lock()
-		for k, e := range s.names {
-			if e.size > 0 {
-				e.chunk, e.offset = t.keep(old[e.chunk][e.offset : e.offset+e.size])
-				s.names[k] = e
-			}
-		}
-		s.mu.Unlock()
-	}
-	left := append([][]byte(nil), *t.chunks.Load()...)
-	for i, c := range old {
-		if c != nil { // else keep has taken the place of one given back before
-			left[i] = nil
-		}
-	}
-	t.chunks.Store(&left)
 }

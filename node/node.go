@@ -24,6 +24,7 @@ type Node struct {
 	started time.Time
 	home    block.Tier // where blocks become durable: disk, or host without one
 	host    tier.Memory
+	slotted tier.Slotted            // host, or nil
 	stores  [block.Tiers]tier.Store // nil: the node lacks this tier
 	lost    [block.Tiers]atomic.Bool
 
@@ -43,7 +44,9 @@ type Node struct {
 	room        broadcast // blocks became evictable
 	pubsub      *pubsub
 	late        late
+	sequences   *sequences
 
+	promotes    bool // reads are counted for copies in GPU memory
 	promotions  chan block.Key
 	offloadWake chan struct{}
 
@@ -89,6 +92,8 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		n.stores[block.Disk] = tiers.Disk
 		n.home = block.Disk
 	}
+	n.slotted, _ = tiers.Host.(tier.Slotted)
+	n.promotes = n.stores[block.VRAM] != nil && cfg.PromoteAfter > 0
 	n.incarnation.Store(cfg.Incarnation)
 	n.dir.announce = n.announce
 	var err error
@@ -98,6 +103,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 	if err := n.recover(); err != nil {
 		return nil, err
 	}
+	n.sequences = newSequences(n)
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	for range cfg.OffloadWorkers {
@@ -224,12 +230,13 @@ func (n *Node) Leave(ctx context.Context) error {
 	return nil
 }
 
-// Close leaves, makes dirty blocks durable, both at most for Config.CloseWait, and
-// stops the background work. Nobody may be using the node any more. The tiers
+// Close closes the sequences, leaves, makes dirty blocks durable, both at most for
+// Config.CloseWait, and stops the background work. Nobody may be using the node any more. The tiers
 // are left to the caller.
 func (n *Node) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.CloseWait)
 	defer cancel()
+	n.sequences.close()
 	err := errors.Join(n.coherence.leave(ctx), n.Flush(ctx))
 	n.coherence.stop()
 	n.stop()

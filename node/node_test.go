@@ -404,6 +404,40 @@ func TestFullDisk(t *testing.T) {
 	if s := n.Explain(key(101)); !s.Durable {
 		t.Errorf("with room again: %+v", s)
 	}
+	// Who puts a block that is here already gets what the policy says, too.
+	if placed := put(t, n, 99, coherency.WriteThrough); !placed.Existed {
+		t.Errorf("block 99 was stored again: %+v", placed)
+	}
+	if s := n.Explain(key(99)); !s.Durable {
+		t.Errorf("a block that was in memory only, put again by WriteThrough: %+v", s)
+	}
+}
+
+// A WriteThrough put of a block that is on its way home already ends when it is there,
+// not before, however many there are.
+func TestWriteThroughTogether(t *testing.T) {
+	n, _ := newMemCluster().join(t, "n1", testTiers{host: 16 << 20, disk: 64 << 20}.open(t), nil)
+	for i := range 50 {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if _, err := n.Put(t.Context(), key(i), block.Key{}, content(i, testBlock), coherency.WriteThrough); err != nil {
+					t.Error(err)
+				}
+				if s := n.Explain(key(i)); !s.Durable {
+					t.Errorf("block %d was put, and is not durable: %+v", i, s)
+				}
+			})
+		}
+		wg.Go(func() { put(t, n, i, coherency.WriteBack) })
+		wg.Wait()
+	}
+	if err := n.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.host.Stats(); s.Pinned != 0 {
+		t.Errorf("%d blocks are still pinned", s.Pinned)
+	}
 }
 
 func TestTooLargeIsRefusedAtOnce(t *testing.T) {

@@ -161,6 +161,15 @@ func (n *Node) putAside(ctx context.Context, v ledger.Value, p []byte) error {
 	return err
 }
 
+// takeAside takes back what putAside has written, unless it was there before.
+func (n *Node) takeAside(key block.Key) {
+	n.dir.change(key, func(e *entry, known bool) {
+		if !known || !e.state.Has(n.home) {
+			n.stores[n.home].Delete(key)
+		}
+	})
+}
+
 // enterHome tells the directory of an object that putAside has written and a flush has
 // made durable.
 func (n *Node) enterHome(v ledger.Value) error {
@@ -266,24 +275,36 @@ func (n *Node) offloadFailed(key block.Key, err error) {
 // troubleQuiet is how long repeated failures of the home tier stay out of the log.
 const troubleQuiet = 10 * time.Second
 
-// flushNow brings one block home and waits until it is durable.
+// flushNow brings one block home and waits until it is durable, by whoever has begun
+// that. It gives back a pin of the host's copy, unless it fails.
 func (n *Node) flushNow(ctx context.Context, d block.Descriptor) error {
-	a, err := n.copyHome(ctx, d.Key)
-	if err == nil && a.copied {
-		if err = n.syncHome(ctx); err != nil {
-			n.abort(a)
+	for {
+		room := n.room.wait()
+		a, err := n.copyHome(ctx, d.Key)
+		if err == nil && a.copied {
+			if err = n.syncHome(ctx); err != nil {
+				n.abort(a)
+			}
 		}
+		if err != nil {
+			n.counters.offloadErrors.Add(1)
+			n.room.notify()
+			return fmt.Errorf("block is in host memory only, not durable in %s: %w", n.home, err)
+		}
+		if a.copied {
+			n.commitHome(a)
+		} else if e, ok := n.dir.get(d.Key); ok && !e.state.Durable() {
+			select {
+			case <-room:
+				continue
+			case <-ctx.Done():
+				return fmt.Errorf("block is not yet durable in %s: %w", n.home, ctx.Err())
+			}
+		}
+		n.host.Unpin(d.Key)
+		n.room.notify()
+		return nil
 	}
-	if err != nil {
-		n.counters.offloadErrors.Add(1)
-		return fmt.Errorf("block is in host memory only, not durable in %s: %w", n.home, err)
-	}
-	if a.copied {
-		n.commitHome(a)
-	}
-	n.host.Unpin(d.Key)
-	n.room.notify()
-	return nil
 }
 
 // Flush returns when no block waits for its offload.

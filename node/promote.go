@@ -22,6 +22,16 @@ func (n *Node) considerPromotion(key block.Key, e entry) {
 	}
 }
 
+// promotionSample: of reads of names that need not ask the directory, one in so many does
+// all the same, where uses count: a copy in GPU memory that went may come back.
+const promotionSample = 64
+
+// wasConsidered tells whether a block has been read often enough for that.
+func (n *Node) wasConsidered(key block.Key) bool {
+	e, ok := n.dir.get(key)
+	return ok && int(e.uses) >= n.cfg.PromoteAfter
+}
+
 func (n *Node) promoteLoop(ctx context.Context) {
 	for {
 		select {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,6 +111,34 @@ func (p *pubsub) removeAll(s *subscriber) {
 			p.remove(kind, channel, s)
 		}
 	}
+}
+
+// channels are those, in order, that have subscribers by their name and match a pattern.
+func (p *pubsub) channels(pattern string) []string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	var list []string
+	for channel := range p.by[byChannel] {
+		if globMatch(pattern, channel) {
+			list = append(list, channel)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// subscribers is how many connections listen to a channel by its name.
+func (p *pubsub) subscribers(channel string) int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return len(p.by[byChannel][channel])
+}
+
+// patterns is how many different patterns are listened to.
+func (p *pubsub) patterns() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return len(p.by[byPattern])
 }
 
 // publishEvent tells the subscribers on this node that event has happened to a

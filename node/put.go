@@ -97,11 +97,11 @@ func (in *Incoming) Commit(ctx context.Context, key, parent block.Key, p coheren
 	n := in.n
 	d := block.Describe(key, parent, in.r.Bytes())
 	if e, ok := n.dir.get(key); ok {
-		in.r.Abort()
 		if e.sum != d.Sum || e.length != d.Length {
+			in.r.Abort()
 			return Placed{}, fmt.Errorf("%w: %s", tier.ErrConflict, key)
 		}
-		return n.existed(), nil
+		return n.existed(ctx, in.r, d, p)
 	}
 	state, err := coherency.New(block.Host, n.home)
 	if err != nil {
@@ -114,7 +114,7 @@ func (in *Incoming) Commit(ctx context.Context, key, parent block.Key, p coheren
 	}
 	switch err := in.r.Commit(d, pins); {
 	case errors.Is(err, tier.ErrExists):
-		return n.existed(), nil // a concurrent Put was faster
+		return n.existed(ctx, nil, d, p) // a concurrent Put was faster
 	case err != nil:
 		return Placed{}, err
 	}
@@ -131,9 +131,48 @@ func (in *Incoming) Commit(ctx context.Context, key, parent block.Key, p coheren
 	return Placed{Token: n.token(position)}, nil
 }
 
-func (n *Node) existed() Placed {
+// existed answers a Put of a block that is here already: what the write policy promises
+// holds of that as well. r, if it is not nil, holds the same bytes, and is used up.
+func (n *Node) existed(ctx context.Context, r tier.Reservation, d block.Descriptor, p coherency.WritePolicy) (Placed, error) {
 	n.counters.putExisting.Add(1)
-	return Placed{Existed: true, Token: n.token(n.announced.Load())}
+	placed := Placed{Existed: true, Token: n.token(n.announced.Load())}
+	e, known := n.dir.get(d.Key)
+	if p == coherency.WriteBack || p == coherency.WriteThrough && known && e.state.Durable() {
+		if r != nil {
+			r.Abort()
+		}
+		return placed, nil
+	}
+	// What goes home is the host's copy, pinned meanwhile.
+	err := tier.ErrExists
+	if r != nil {
+		err = r.Commit(d, 1)
+	}
+	if errors.Is(err, tier.ErrExists) {
+		err = n.host.Pin(d.Key)
+	}
+	if err != nil {
+		return Placed{}, err
+	}
+	if err = n.enterCopy(d, block.Host); err != nil {
+		n.host.Unpin(d.Key)
+		return Placed{}, err
+	}
+	if p == coherency.WriteAll {
+		err = n.raise(ctx, d)
+	}
+	var flushErr error
+	if n.home != block.Host {
+		flushErr = n.flushNow(ctx, d)
+	}
+	if n.home == block.Host || flushErr != nil {
+		n.host.Unpin(d.Key)
+		n.room.notify()
+	}
+	if err = errors.Join(err, flushErr); err != nil && (!errors.Is(err, tier.ErrNotFound) || n.Holds(d.Key)) {
+		return Placed{}, err
+	}
+	return placed, nil
 }
 
 // settle does what the write policy still asks for after the host's copy, which

@@ -36,7 +36,7 @@ func only(n int) func(int) bool { return func(arg int) bool { return arg == n } 
 type commandTable map[string]command
 
 // longestCommand is the longest name of a command.
-const longestCommand = 16
+const longestCommand = 20
 
 func (t commandTable) lookup(name []byte) (command, bool) {
 	if len(name) > longestCommand {
@@ -57,7 +57,7 @@ func (t commandTable) lookup(name []byte) (command, bool) {
 // needs.
 func (n *Node) NewHandler(info resp.ConnInfo) resp.Handler {
 	n.counters.connections.Add(1)
-	s := &session{n: n, id: info.ID, namespace: n.cfg.Namespaces[0], since: time.Now()}
+	s := &session{n: n, id: info.ID, conn: info, namespace: n.cfg.Namespaces[0], since: time.Now()}
 	if info.Conn != nil {
 		s.remote, s.local = info.Conn.RemoteAddr().String(), info.Conn.LocalAddr().String()
 	}
@@ -68,6 +68,7 @@ func (n *Node) NewHandler(info resp.ConnInfo) resp.Handler {
 type session struct {
 	n             *Node
 	id            uint64
+	conn          resp.ConnInfo
 	remote, local string // addresses
 	since         time.Time
 
@@ -78,6 +79,7 @@ type session struct {
 	incoming                []argument
 	subscriber              subscriber
 	sequence                atomic.Uint64 // what the client has seen of the coherence log
+	sequences               map[uint64]*Sequence
 }
 
 // argument is a payload that has been, or is being, received.
@@ -144,6 +146,7 @@ func (s *session) Dropped(*resp.Command) { s.abort() }
 // Close implements resp.Handler.
 func (s *session) Close() {
 	s.abort()
+	s.closeSequences()
 	s.n.pubsub.removeAll(&s.subscriber)
 	s.n.counters.connections.Add(-1)
 }
@@ -232,6 +235,12 @@ func wireError(err error) error {
 		code = wire.CodeConflict
 	case errors.Is(err, ErrNamespace):
 		code = wire.CodeNamespace
+	case errors.Is(err, ErrSequence):
+		code = wire.CodeSequence
+	case errors.Is(err, ErrPins):
+		code = wire.CodePinned
+	case errors.Is(err, ErrSequenceLimit):
+		code = wire.CodeLimit
 	case errors.Is(err, protocol.ErrUnknown):
 		code = wire.CodeUnknown
 	case errors.Is(err, protocol.ErrNoHome):

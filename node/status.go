@@ -54,21 +54,23 @@ func (c *counters) hit(l *Loan) {
 	c.hitBytes[l.Origin].Add(int64(l.Length))
 }
 
-func (c *counters) miss(err error) {
-	reason := missOther
+func (c *counters) miss(err error) { c.misses[reasonOf(err)].Add(1) }
+
+// reasonOf is the reason of a miss.
+func reasonOf(err error) missReason {
 	switch {
 	case errors.Is(err, ErrPeer):
-		reason = missPeer
+		return missPeer
 	case errors.Is(err, tier.ErrNotFound):
-		reason = missAbsent
+		return missAbsent
 	case errors.Is(err, tier.ErrCorrupt):
-		reason = missCorrupt
-	case errors.Is(err, tier.ErrFull), errors.Is(err, tier.ErrTooLarge):
-		reason = missFull
+		return missCorrupt
+	case errors.Is(err, tier.ErrFull), errors.Is(err, tier.ErrTooLarge), errors.Is(err, ErrPins):
+		return missFull
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		reason = missTimeout
+		return missTimeout
 	}
-	c.misses[reason].Add(1)
+	return missOther
 }
 
 // TierStatus is one tier of a node. Sizes are in bytes.
@@ -80,6 +82,8 @@ type TierStatus struct {
 	Used      int64      `json:"used"`
 	Capacity  int64      `json:"capacity"`
 	Pinned    int64      `json:"pinned"`
+	Kept      int64      `json:"kept,omitempty"`       // what names' objects occupy, which are never evicted
+	KeptLimit int64      `json:"kept_limit,omitempty"` // and may occupy at most
 	Evictions int64      `json:"evictions"`
 	Corrupt   int64      `json:"corrupt"`
 	Errors    int64      `json:"errors"`
@@ -118,6 +122,7 @@ type Status struct {
 	Connections   int64            `json:"connections"`
 	Commands      int64            `json:"commands"`
 	AwaitTimeouts int64            `json:"await_timeouts"`
+	Sequences     SequencesStatus  `json:"sequences"`
 	// Coherency sums up the states of all blocks; only the answer to CAIRN.STAT has
 	// it, because it takes a walk through the directory.
 	Coherency *coherency.Stats `json:"coherency,omitempty"`
@@ -141,6 +146,7 @@ func (n *Node) Status() Status {
 		Promoted: c.promoted.Load(), Recovered: c.recovered.Load(), Forgotten: c.forgotten.Load(),
 		Invalidated: c.invalidated.Load(), ReadErrors: c.readErrors.Load(), PeerErrors: c.peerErrors.Load(),
 		Connections: c.connections.Load(), Commands: c.commands.Load(), AwaitTimeouts: c.awaitTimeouts.Load(),
+		Sequences: n.sequences.status(),
 	}
 	n.offloadMu.Lock()
 	s.Dirty = n.offloads.Pending() + n.offloads.InFlight()
@@ -160,6 +166,7 @@ func (n *Node) Status() Status {
 		s.Hits += hits
 		s.Tiers = append(s.Tiers, TierStatus{
 			Tier: t, Objects: st.Objects, Sealed: n.dir.held[t].Load(), Bytes: st.Bytes, Used: st.Used, Capacity: st.Capacity, Pinned: st.Pinned,
+			Kept: st.Kept, KeptLimit: st.KeptLimit,
 			Evictions: st.Evictions, Corrupt: st.Corrupt, Errors: st.Errors, Hits: hits, HitBytes: c.hitBytes[t].Load(),
 		})
 	}

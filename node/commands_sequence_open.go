@@ -1,0 +1,140 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+
+	"cairn/resp"
+	"cairn/sequence"
+	"cairn/wire"
+)
+
+// seqOpen is CAIRN.SEQ.OPEN [AFTER token]… (KEYS key… | TOKENS namespace token… | PACKED
+// namespace bytes).
+func (s *session) seqOpen(ctx context.Context, w *resp.Writer, args [][]byte) {
+	maps.DeleteFunc(s.sequences, func(_ uint64, q *Sequence) bool { return q.isDone() })
+	if most := s.n.cfg.SequencesPerConnection; len(s.sequences) >= most {
+		fail(w, fmt.Errorf("%w: this connection has %d open, max-connection-sequences is %d: close some, or use another connection", ErrSequenceLimit, len(s.sequences), most))
+		return
+	}
+	args, err := s.await(ctx, args[1:])
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	spec, err := sequenceSpec(args)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	q, err := s.n.OpenSequence(spec)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	if s.sequences == nil {
+		s.sequences = map[uint64]*Sequence{}
+	}
+	s.sequences[q.ID()] = q
+	writeSequence(w, q.Status())
+}
+
+// sequenceSpec reads what CAIRN.SEQ.OPEN is given.
+func sequenceSpec(args [][]byte) (spec SequenceSpec, err error) {
+	what := ""
+	if len(args) > 0 {
+		what = strings.ToUpper(string(args[0]))
+	}
+	switch {
+	case what == "KEYS":
+		spec.Keys, err = parseKeys(args[1:])
+		return spec, err
+	case what == "TOKENS" && len(args) > 1, what == "PACKED" && len(args) == 3:
+		if err := spec.namespace(args[1]); err != nil {
+			return spec, err
+		}
+		spec.Tokens, err = parseTokens(what, args[2:])
+		return spec, err
+	}
+	return spec, errors.New("CAIRN.SEQ.OPEN: want [AFTER token]…, then KEYS key…, TOKENS namespace token…, or PACKED namespace bytes")
+}
+
+// namespace reads a namespace of package sequence as JSON; "hash" and "seed" are as in
+// routes.
+func (spec *SequenceSpec) namespace(text []byte) error {
+	var ns struct {
+		sequence.Namespace
+		Hash string  `json:"hash"`
+		Seed *uint64 `json:"seed"`
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&ns); err != nil {
+		return fmt.Errorf("namespace: %w: want JSON such as {\"model\":\"llama-3.1-8b\",\"block_size\":16}", err)
+	}
+	spec.BlockSize = ns.BlockSize
+	switch {
+	case ns.Hash != "" && ns.Hash != "sha256" && ns.Hash != "xxh3":
+		return fmt.Errorf("namespace: unknown hash %q: want sha256 or xxh3", ns.Hash)
+	case ns.Seed != nil && ns.Hash != "xxh3":
+		return errors.New("namespace: seed goes with hash xxh3")
+	case ns.Hash == "xxh3":
+		spec.Hasher = sequence.XXH3{}
+	}
+	if ns.Seed != nil {
+		spec.Salt = sequence.SeedSalt(*ns.Seed)
+		return nil
+	}
+	var err error
+	spec.Salt, err = ns.Salt()
+	return err
+}
+
+// parseTokens reads tokens: decimal numbers, or packed as little-endian uint32.
+func parseTokens(how string, args [][]byte) ([]uint32, error) {
+	if how == "PACKED" {
+		p := args[0]
+		if len(p)%4 != 0 {
+			return nil, fmt.Errorf("packed tokens have %d bytes: want 4 for each token", len(p))
+		}
+		tokens := make([]uint32, len(p)/4)
+		for i := range tokens {
+			tokens[i] = binary.LittleEndian.Uint32(p[4*i:])
+		}
+		return tokens, nil
+	}
+	tokens := make([]uint32, len(args))
+	for i, arg := range args {
+		v, err := strconv.ParseUint(string(arg), 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("token %q: want a number from 0 to 4294967295", printable(arg))
+		}
+		tokens[i] = uint32(v)
+	}
+	return tokens, nil
+}
+
+// await waits for what the tokens in front of args name, at most awaitTimeout, and returns
+// the other arguments.
+func (s *session) await(ctx context.Context, args [][]byte) ([][]byte, error) {
+	wait, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	for len(args) >= 2 && strings.EqualFold(string(args[0]), "AFTER") {
+		t, err := wire.ParseToken(string(args[1]))
+		if err != nil {
+			return nil, err
+		}
+		if err := s.n.Await(wait, t); err != nil {
+			s.n.counters.awaitTimeouts.Add(1)
+		}
+		args = args[2:]
+	}
+	return args, nil
+}
