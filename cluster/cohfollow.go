@@ -61,7 +61,9 @@ func (c *Coherence) Run(ctx context.Context, h Handler) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var sender sync.WaitGroup
 	sender.Go(func() { c.sendLoop(ctx) })
+	c.running.Store(true)
 	defer func() {
+		c.running.Store(false)
 		cancel()
 		sender.Wait()
 		c.js.CleanupPublisher()
@@ -78,10 +80,15 @@ func (c *Coherence) Run(ctx context.Context, h Handler) error {
 			r.follow.last = r.last
 			return jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.last + 1}, err
 		},
-		message:  r.message,
-		caughtUp: func() { r.caught.Do(h.CaughtUp) },
-		lost:     r.lost,
-		verify:   r.verify,
+		message: func(m jetstream.Msg, meta *jetstream.MsgMetadata) {
+			r.message(m.Subject(), m.Data(), meta.Sequence.Stream, meta.NumPending)
+		},
+		live:        CoherenceLive(c.cfg.Partition, "*"),
+		liveMessage: r.liveMessage,
+		acked:       c.inLog.Load,
+		caughtUp:    func() { r.caught.Do(h.CaughtUp) },
+		lost:        r.lost,
+		verify:      r.verify,
 	}
 	err := r.follow.run(ctx)
 	if errors.Is(err, ErrLogRegressed) || errors.Is(err, ErrLogGap) {
@@ -178,17 +185,23 @@ func (r *cohReader) lost(ctx context.Context) error {
 	return nil
 }
 
-func (r *cohReader) message(msg jetstream.Msg, meta *jetstream.MsgMetadata) {
-	sequence, data := meta.Sequence.Stream, msg.Data()
+// liveMessage hands out a message that was repeated.
+func (r *cohReader) liveMessage(subject string, data []byte, sequence uint64) {
+	r.live.Add(1)
+	r.message(subject, data, sequence, 0)
+}
+
+// message hands out a message; pending are those behind it.
+func (r *cohReader) message(subject string, data []byte, sequence, pending uint64) {
 	r.last = sequence
 	sum := ledger.Sum(data)
-	m, err := r.decode(msg.Subject(), data)
+	m, err := r.decode(subject, data)
 	r.sequence.Store(sequence)
-	r.lag.Store(meta.NumPending)
+	r.lag.Store(pending)
 	r.delivered.Add(1)
 	if err != nil {
 		r.bad.Add(1)
-		r.cfg.Logger.Error("a message of the coherence log cannot be read", "subject", msg.Subject(), "sequence", sequence, "error", err)
+		r.cfg.Logger.Error("a message of the coherence log cannot be read", "subject", subject, "sequence", sequence, "error", err)
 		r.h.Bad(sequence, sum)
 		return
 	}

@@ -53,7 +53,7 @@ func (c *Coherence) scan(ctx context.Context, each func(Logged) bool) error {
 	if err != nil {
 		return err
 	}
-	it, err := cons.Messages(jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
+	it, err := cons.Messages(jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat), jetstream.PullMaxBytes(followBytes))
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,11 @@ const (
 
 	// cohHeaders is room for the headers of a message within the server's limit.
 	cohHeaders = 512
+	// cohMessageBytes and cohRecordBytes are what a message and a record usually need.
+	cohMessageBytes, cohRecordBytes = 64, 112
+	// cohDirect is up to how many bytes Publish sends a message itself: as few of them as are
+	// on their way at once always fit into what the system buffers for the connection.
+	cohDirect = 64 << 10
 	// cohMaxPause bounds the pause between tries to send a message: short, because
 	// strict operations wait for it, and few messages are on their way.
 	cohMaxPause = 250 * time.Millisecond
@@ -88,26 +93,30 @@ type CoherenceStats struct {
 	Resent    uint64 `json:"resent"`    // messages sent again, each time counted
 	Pending   int    `json:"pending"`   // published, not yet seen in the log
 	Delivered uint64 `json:"delivered"` // messages read from the log, of all nodes
+	Live      uint64 `json:"live"`      // of these, came without a consumer
 	Bad       uint64 `json:"bad"`       // of these, could not be read
 	Sequence  uint64 `json:"sequence"`  // of the newest message read, or of the snapshot
 	Lag       uint64 `json:"lag"`       // messages behind that one, when it came
 }
 
 // Coherence is the log that orders all changes of mutable blocks, on the stream
-// CAIRN_COH_<partition>. All methods may run in parallel, Run once at a time.
+// CAIRN_COH_<partition>. All methods may run in parallel, Run and Publish each once at a
+// time.
 type Coherence struct {
-	cfg    CoherenceConfig
-	conn   *Conn
-	js     jetstream.JetStream // with its own time-out and handlers
-	stream string
-	wake   chan struct{} // 1: the sender has something to do
+	cfg     CoherenceConfig
+	conn    *Conn
+	js      jetstream.JetStream // with its own time-out and handlers
+	stream  string
+	wake    chan struct{} // 1: the sender has something to do
+	running atomic.Bool   // Run has not returned
 
 	// mu guards what is below.
 	mu      sync.Mutex
 	flights []*cohFlight // by the order of Publish
 	created time.Time    // of the stream that Run reads; zero: none yet
 
-	published, resent, delivered, bad, sequence, lag atomic.Uint64
+	published, resent, delivered, live, bad, sequence, lag atomic.Uint64
+	inLog                                                  atomic.Uint64 // sequence of the newest own message that was acknowledged
 }
 
 // cohFlight is a message that was published and not yet seen in the log.
@@ -135,7 +144,7 @@ func NewCoherence(conn *Conn, cfg CoherenceConfig) (*Coherence, error) {
 	var err error
 	c.js, err = jetstream.New(conn.NC, jetstream.WithPublishAsyncTimeout(cfg.AckTimeout),
 		jetstream.WithPublishAsyncErrHandler(func(_ jetstream.JetStream, m *nats.Msg, err error) { c.refused(m, err) }),
-		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, _ *jetstream.PubAck) { c.acked(m) }))
+		jetstream.WithPublishAsyncAckHandler(func(_ jetstream.JetStream, m *nats.Msg, ack *jetstream.PubAck) { c.acked(m, ack.Sequence) }))
 	if err != nil {
 		return nil, fmt.Errorf("cluster: coherence log: %w", err)
 	}
@@ -157,16 +166,16 @@ func (c *Coherence) Stats() CoherenceStats {
 	pending := len(c.flights)
 	c.mu.Unlock()
 	return CoherenceStats{Published: c.published.Load(), Resent: c.resent.Load(), Pending: pending,
-		Delivered: c.delivered.Load(), Bad: c.bad.Load(), Sequence: c.sequence.Load(), Lag: c.lag.Load()}
+		Delivered: c.delivered.Load(), Live: c.live.Load(), Bad: c.bad.Load(), Sequence: c.sequence.Load(), Lag: c.lag.Load()}
 }
 
 // Publish sends the message, and sends it again under the same id until Run has
 // seen it, or a later number or incarnation of the same node, come back in the
-// log. It returns at once and keeps nothing of m. It is for the caller to bound how many
-// are on their way. A message that can never be sent is dropped and logged: one
+// log. It returns at once and keeps nothing of m. It is for one goroutine at a time,
+// and for the caller to bound how many are on their way. A message that can never be sent is dropped and logged: one
 // above MaxBytes, or of a node whose name is no [ValidID].
 func (c *Coherence) Publish(m *ledger.Message) {
-	data := m.Append(nil)
+	data := m.Append(make([]byte, 0, cohMessageBytes+cohRecordBytes*len(m.Records)))
 	if err := ValidID(m.Node); err != nil || len(data) > c.MaxBytes() {
 		c.cfg.Logger.Error("a message to the coherence log cannot be sent", "node", m.Node, "number", m.Number,
 			"records", len(m.Records), "bytes", len(data), "most", c.MaxBytes(), "error", err)
@@ -174,10 +183,11 @@ func (c *Coherence) Publish(m *ledger.Message) {
 	}
 	f := &cohFlight{node: m.Node, incarnation: m.Incarnation, number: m.Number, pause: retryPause,
 		msg: &nats.Msg{Subject: CoherenceSubject(c.cfg.Partition, m.Node), Data: data, Header: cohHeader(m)}}
-	c.mu.Lock()
-	c.flights = append(c.flights, f)
-	c.mu.Unlock()
 	c.published.Add(1)
+	if c.launch(f) {
+		c.send(f)
+		return
+	}
 	c.rouse()
 }
 

@@ -206,7 +206,7 @@ func TestCoherenceOrder(t *testing.T) {
 		if len(r.fresh) != 2*each || r.stale != 0 || r.caughtUp != 1 || r.restored != nil {
 			t.Errorf("%d messages counted, %d stale, caught up %d times, restored %v", len(r.fresh), r.stale, r.caughtUp, r.restored)
 		}
-		want := cluster.CoherenceStats{Published: each, Delivered: 2 * each, Sequence: 2 * each, Resent: r.log.Stats().Resent, Lag: r.log.Stats().Lag}
+		want := cluster.CoherenceStats{Published: each, Delivered: 2 * each, Sequence: 2 * each, Resent: r.log.Stats().Resent, Live: r.log.Stats().Live, Lag: r.log.Stats().Lag}
 		if diff := cmp.Diff(want, r.log.Stats()); diff != "" {
 			t.Error(diff)
 		}

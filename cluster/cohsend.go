@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// sendLoop is the one goroutine that sends. Publish could do it itself at the price of
-// waiting, now and then, for a server that does not read.
+// sendLoop sends what Publish does not send itself: what has to be sent again, and what
+// is so large that a server which does not read would make Publish wait.
 func (c *Coherence) sendLoop(ctx context.Context) {
 	connected := c.conn.NC.StatusChanged(nats.CONNECTED)
 	defer c.conn.NC.RemoveStatusListener(connected)
@@ -34,35 +34,54 @@ func (c *Coherence) sendLoop(ctx context.Context) {
 	}
 }
 
-// sendIdle is how long the sender sleeps when nothing is on its way.
-const sendIdle = time.Hour
-
-// sendDue sends the messages whose time has come, and returns how long until the next.
+// sendDue sends the messages whose time has come, and returns how long until the next
+// look: Publish does not say when it has sent one.
 func (c *Coherence) sendDue(now time.Time) time.Duration {
 	c.mu.Lock()
 	var due []*cohFlight
-	next := sendIdle
+	next := c.cfg.AckTimeout
 	for _, f := range c.flights {
 		if wait := f.due.Sub(now); wait > 0 {
 			next = min(next, wait)
 			continue
 		}
 		due = append(due, f)
-		f.tries++
-		// Whether it is refused, acknowledged or delivered is heard long before.
-		f.due = now.Add(2 * c.cfg.AckTimeout)
-		next = min(next, 2*c.cfg.AckTimeout)
-		if f.tries > 1 {
-			c.resent.Add(1)
-		}
+		c.tried(f, now)
 	}
 	c.mu.Unlock()
 	for _, f := range due {
-		if _, err := c.js.PublishMsgAsync(f.msg, jetstream.WithRetryAttempts(0)); err != nil {
-			c.refused(f.msg, err)
-		}
+		c.send(f)
 	}
 	return next
+}
+
+// launch adds a flight. It tells whether the caller is to send it.
+func (c *Coherence) launch(f *cohFlight) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	direct := c.running.Load() && len(f.msg.Data) <= cohDirect && c.conn.NC.IsConnected() &&
+		!slices.ContainsFunc(c.flights, func(f *cohFlight) bool { return f.tries == 0 }) // they are to keep their order
+	c.flights = append(c.flights, f)
+	if direct {
+		c.tried(f, time.Now())
+	}
+	return direct
+}
+
+// tried notes that a flight is being sent.
+func (c *Coherence) tried(f *cohFlight, now time.Time) {
+	f.tries++
+	// Whether it is refused, acknowledged or delivered is heard long before.
+	f.due = now.Add(2 * c.cfg.AckTimeout)
+	if f.tries > 1 {
+		c.resent.Add(1)
+	}
+}
+
+func (c *Coherence) send(f *cohFlight) {
+	if _, err := c.js.PublishMsgAsync(f.msg, jetstream.WithRetryAttempts(0)); err != nil {
+		c.refused(f.msg, err)
+	}
 }
 
 // sendAll makes everything due: the server is there again.
@@ -99,9 +118,10 @@ func (c *Coherence) refused(m *nats.Msg, err error) {
 
 // acked gives a message that is in the log time to be delivered. It is kept even so: a
 // log can lose what it has acknowledged, and then it is worth sending again.
-func (c *Coherence) acked(m *nats.Msg) {
+func (c *Coherence) acked(m *nats.Msg, sequence uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.inLog.Store(max(c.inLog.Load(), sequence))
 	if f := c.flightLocked(m); f != nil {
 		f.due, f.pause = time.Now().Add(cohUnseen*c.cfg.AckTimeout), retryPause
 	}

@@ -84,7 +84,7 @@ func (c *Coherence) SaveSnapshot(ctx context.Context, sequence uint64, data []by
 	if err != nil {
 		return fmt.Errorf("cluster: %w: %w", ErrSnapshot, err)
 	}
-	info, err := store.Put(ctx, jetstream.ObjectMeta{
+	info, err := putObject(ctx, c.conn, store, BucketSnapshots, jetstream.ObjectMeta{
 		Name:        c.snapshotPrefix() + strconv.FormatUint(sequence, 10),
 		Description: fmt.Sprintf("the state of mutable blocks at sequence %d of %s", sequence, c.stream),
 		Metadata: map[string]string{
@@ -92,15 +92,15 @@ func (c *Coherence) SaveSnapshot(ctx context.Context, sequence uint64, data []by
 			metaSequence: strconv.FormatUint(sequence, 10),
 			metaStream:   strconv.FormatInt(created.UnixNano(), 10),
 		},
-	}, bytes.NewReader(data))
+	}, data)
 	if err != nil {
 		return fmt.Errorf("cluster: %w: write %d: %w", ErrSnapshot, sequence, err)
 	}
-	back, err := readObject(ctx, c.conn.JS, info)
+	same, err := sameObject(ctx, c.conn, info, data)
 	if err != nil {
 		return fmt.Errorf("cluster: %w: read %d back: %w", ErrSnapshot, sequence, err)
 	}
-	if !bytes.Equal(back, data) {
+	if !same {
 		return fmt.Errorf("cluster: %w: %d reads back differently", ErrSnapshot, sequence)
 	}
 	return c.retire(ctx, store, stream, sequence)

@@ -142,11 +142,14 @@ func TestCoherenceGapWhileReading(t *testing.T) {
 		}
 	}
 	r.run().ready()
-	const messages = 3000 // more than a reader asks for at once
+	const messages = 6000 // more than a reader asks for at once, and than wait for him while they are repeated
 	for i := range messages {
 		m := ledger.Message{Node: "a", Incarnation: 7, Number: uint64(i + 1)}
 		if _, err := conn.JS.PublishMsgAsync(&nats.Msg{Subject: cluster.CoherenceSubject(0, "a"), Data: m.Append(nil)}); err != nil {
 			t.Fatal(err)
+		}
+		if i%1000 == 999 {
+			<-conn.JS.PublishAsyncComplete()
 		}
 	}
 	<-conn.JS.PublishAsyncComplete()

@@ -46,6 +46,12 @@ type follow struct {
 	// verify, if set, is called with the state of the stream whenever that was asked
 	// for, and it is asked for when sequences are missing. Its error ends run.
 	verify func(info *jetstream.StreamInfo) error
+	// live, if set, is where the stream's leader repeats what it stores, and
+	// liveMessage is called instead of message for what was read there; acked is a
+	// sequence that is known to be in the stream.
+	live        string
+	liveMessage func(subject string, data []byte, sequence uint64)
+	acked       func() uint64
 
 	created time.Time
 	last    uint64 // sequence of the newest message handed out
@@ -106,35 +112,43 @@ func (f *follow) session(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cluster: consumer of %s: %w", f.stream, err)
 	}
+	var live *followLive
+	defer func() { live.close() }()
 	if ci := cons.CachedInfo(); ci == nil || ci.NumPending == 0 {
+		if live, err = f.listen(); err != nil {
+			return err
+		}
 		f.arrived()
 	}
-	it, err := cons.Messages(jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
+	it, err := cons.Messages(jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat), jetstream.PullMaxBytes(followBytes))
 	if err != nil {
 		return fmt.Errorf("cluster: consumer of %s: %w", f.stream, err)
 	}
 	stop := context.AfterFunc(ctx, it.Stop)
-	defer func() {
-		if stop() {
-			it.Stop()
-		}
-	}()
-	return f.read(ctx, it)
+	reached, err := f.read(ctx, it, &live)
+	if stop() {
+		it.Stop()
+	}
+	if reached {
+		return live.read(ctx)
+	}
+	return err
 }
 
-// read hands out messages until the consumer fails or the stream is another one.
-func (f *follow) read(ctx context.Context, it jetstream.MessagesContext) error {
+// read hands out messages until the consumer fails, the stream is another one, or live,
+// which it makes when there is nothing more to catch up, has been reached.
+func (f *follow) read(ctx context.Context, it jetstream.MessagesContext, live **followLive) (reached bool, err error) {
 	checked, reconnects := time.Now(), f.conn.NC.Stats().Reconnects
 	for {
 		msg, err := it.Next(jetstream.NextMaxWait(followPoll))
 		if err == nil {
 			meta, merr := msg.Metadata()
 			if merr != nil {
-				return fmt.Errorf("cluster: message of %s: %w", f.stream, merr)
+				return false, fmt.Errorf("cluster: message of %s: %w", f.stream, merr)
 			}
 			if f.verify != nil && meta.Sequence.Stream > f.last+1 {
 				if _, err := f.look(ctx); err != nil {
-					return err
+					return false, err
 				}
 			}
 			if meta.Sequence.Stream > f.last {
@@ -142,19 +156,27 @@ func (f *follow) read(ctx context.Context, it jetstream.MessagesContext) error {
 				f.message(msg, meta)
 			}
 			if meta.NumPending == 0 {
+				if *live == nil {
+					if *live, err = f.listen(); err != nil {
+						return false, err
+					}
+				}
 				f.arrived()
 			}
+			if (*live).reach() {
+				return true, nil
+			}
 		} else if !errors.Is(err, nats.ErrTimeout) {
-			return fmt.Errorf("cluster: read %s: %w", f.stream, err)
+			return false, fmt.Errorf("cluster: read %s: %w", f.stream, err)
 		}
 		if r := f.conn.NC.Stats().Reconnects; r != reconnects || time.Since(checked) > followCheck {
 			checked, reconnects = time.Now(), r
 			info, err := f.look(ctx)
 			if err != nil {
-				return err
+				return false, err
 			}
 			if !f.same(info) {
-				return nil
+				return false, nil
 			}
 		}
 	}

@@ -26,15 +26,7 @@ var statusPage []byte
 func (s *RouterService) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/route", s.postRoute)
-	mux.HandleFunc("POST /v1/done", func(w http.ResponseWriter, r *http.Request) {
-		tell(s, w, r, SubjectDone, func(q DoneRequest) error {
-			if q.ID == "" {
-				return fmt.Errorf("%w: id is empty", router.ErrRequest)
-			}
-			s.router.Done(q.ID)
-			return nil
-		})
-	})
+	mux.HandleFunc("POST /v1/done", func(w http.ResponseWriter, r *http.Request) { tell(s, w, r, SubjectDone, s.over) })
 	mux.HandleFunc("POST /v1/load", func(w http.ResponseWriter, r *http.Request) { tell(s, w, r, SubjectLoad, s.load) })
 	mux.HandleFunc("GET /v1/members", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.view.Members()) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.Status()) })

@@ -36,11 +36,12 @@ const (
 
 	// SubjectRoute is where routers answer, as one queue group.
 	SubjectRoute = SubjectPrefix + "route"
-	// SubjectDone and SubjectLoad tell routers that a routed request is over, and
-	// how many tokens wait at a node. Every router listens, because each keeps its
-	// own estimate of the queues.
-	SubjectDone = SubjectRoute + ".done"
-	SubjectLoad = SubjectRoute + ".load"
+	// SubjectDone, SubjectLoad and SubjectRouted tell routers that a routed request is
+	// over, what a node has to do, and what another router has decided. Every router
+	// listens, because each keeps its own estimate of the queues.
+	SubjectDone   = SubjectRoute + ".done"
+	SubjectLoad   = SubjectRoute + ".load"
+	SubjectRouted = SubjectRoute + ".routed"
 	// QueueRoute is the queue group of routers.
 	QueueRoute = "cairn-router"
 
@@ -49,6 +50,7 @@ const (
 
 	placePrefix   = SubjectPrefix + "place."
 	cohPrefix     = SubjectPrefix + "coh."
+	cohLivePrefix = SubjectPrefix + "cohlive."
 	rpcPrefix     = SubjectPrefix + "rpc."
 	summaryPrefix = SubjectPrefix + "summary."
 
@@ -105,6 +107,12 @@ func CoherenceSubject(partition int, node string) string {
 
 // CoherenceFilter matches the lanes of all authors.
 func CoherenceFilter(partition int) string { return CoherenceSubject(partition, "*") }
+
+// CoherenceLive is where the leader of the coherence log repeats each message of a node,
+// as soon as it is stored, for those who listen. Only the log itself may publish there.
+func CoherenceLive(partition int, node string) string {
+	return cohLivePrefix + strconv.Itoa(partition) + "." + node
+}
 
 // CoherenceNode reads partition and author out of a subject that CoherenceSubject made.
 func CoherenceNode(subject string) (partition int, node string, ok bool) {
@@ -232,6 +240,7 @@ func (l Layout) coherenceStream(partition, replicas int) jetstream.StreamConfig 
 		Storage:     jetstream.FileStorage,
 		Replicas:    replicas,
 		AllowDirect: true,
+		RePublish:   &jetstream.RePublish{Source: CoherenceFilter(partition), Destination: CoherenceLive(partition, "{{wildcard(1)}}")},
 		Metadata:    metadata("cairn."+ledger.Format, replicas),
 	}
 }

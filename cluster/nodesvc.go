@@ -34,6 +34,15 @@ type NodeServiceConfig struct {
 	Summary func() any
 	// SummaryEvery is how often. Default 1 s.
 	SummaryEvery time.Duration
+	// Drain is called when somebody asks that routers send the node no new requests, or
+	// that they do again. Without it the node cannot be drained.
+	Drain func(on bool)
+}
+
+// DrainRequest asks a node to drain, on cairn.v1.rpc.<node>.drain, or, with Undo, to
+// take requests again.
+type DrainRequest struct {
+	Undo bool `json:"undo,omitempty"`
 }
 
 // Validate reports every problem of c at once.
@@ -49,7 +58,7 @@ func (c NodeServiceConfig) Validate() error {
 }
 
 // NodeService answers for one node as the micro service cairn-node, with the
-// operations snapshot and status, and publishes the node's summaries.
+// operations snapshot, status and drain, and publishes the node's summaries.
 type NodeService struct {
 	svc  *Service
 	stop context.CancelFunc
@@ -72,6 +81,13 @@ func StartNodeService(conn *Conn, p *Publisher, cfg NodeServiceConfig) (*NodeSer
 		Serve(svc, Endpoint{Name: opStatus, Subject: RPCSubject(cfg.Node, opStatus), Schema: "cairn.status.v1"},
 			func(context.Context, struct{}) (any, error) { return cfg.Status(), nil }),
 	)
+	if cfg.Drain != nil {
+		err = errors.Join(err, Serve(svc, Endpoint{Name: opDrain, Subject: RPCSubject(cfg.Node, opDrain), Schema: "cairn.drain.v1"},
+			func(_ context.Context, q DrainRequest) (struct{}, error) {
+				cfg.Drain(!q.Undo)
+				return struct{}{}, nil
+			}))
+	}
 	if err != nil {
 		return nil, errors.Join(err, svc.Stop())
 	}
@@ -91,6 +107,13 @@ func (n *NodeService) Stop() error {
 	n.stop()
 	<-n.done
 	return n.svc.Stop()
+}
+
+// Drain asks a node to drain, or to take requests again. Routers hear of it when the
+// node next renews its lease.
+func Drain(ctx context.Context, conn *Conn, node string, on bool) error {
+	_, err := Call[DrainRequest, struct{}](ctx, conn, RPCSubject(node, opDrain), DrainRequest{Undo: !on})
+	return err
 }
 
 func answerSnapshot(ctx context.Context, p *Publisher, r SnapshotRequest) (SnapshotInfo, error) {

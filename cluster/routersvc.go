@@ -6,13 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"cairn/block"
 	"cairn/node"
 	"cairn/router"
+
+	"github.com/nats-io/nats.go"
 )
 
 // Defaults of [RouterServiceConfig].
@@ -21,10 +23,6 @@ const (
 	DefaultMaxRouteKeys  = 1 << 17
 	DefaultMaxTokenIDs   = 1 << 21
 )
-
-// LabelQueuedTokens is the label in which a member may say how many tokens wait for
-// prefill in its engine; routers take it as that node's load.
-const LabelQueuedTokens = "queued_tokens"
 
 // RouteRequest is the request of POST /v1/route, of cairn.v1.route and of
 // CAIRN.ROUTE: a [router.Request], or token ids with their namespace in the place
@@ -46,15 +44,11 @@ type RouteAnswer struct {
 	Explanation string `json:"explanation,omitempty"`
 }
 
-// DoneRequest says that the prefill of a routed request is over.
-type DoneRequest struct {
-	ID string `json:"id"`
-}
-
-// LoadRequest says how many tokens wait for prefill at a node.
-type LoadRequest struct {
-	Node         string `json:"node"`
-	QueuedTokens int    `json:"queued_tokens"`
+// Hashed is a prompt cut into blocks.
+type Hashed struct {
+	Keys []block.Key
+	// Layout says how; BlockTokens is set.
+	Layout router.Layout
 }
 
 // RouterServiceConfig says how requests are routed and what is too large. The
@@ -70,8 +64,8 @@ type RouterServiceConfig struct {
 	// MaxTokenIDs bounds the token ids of a request. Default 2,097,152.
 	MaxTokenIDs int
 	// Hash cuts token ids into blocks and names them, given the namespace of the
-	// request; it returns the tokens of a block, too. Without it requests must bring keys.
-	Hash func(namespace json.RawMessage, tokens []uint32) (keys []block.Key, blockTokens int, err error)
+	// request. Without it requests must bring keys.
+	Hash func(namespace json.RawMessage, tokens []uint32) (Hashed, error)
 	// Version of the program.
 	Version string
 	// Logger gets what goes wrong. Default: that of the view's connection.
@@ -94,10 +88,14 @@ type RouterService struct {
 	cfg     RouterServiceConfig
 	view    *View
 	router  *router.Router
+	id      string // of this run, among routers
 	started time.Time
 	svc     atomic.Pointer[Service]
 
-	routed, refused atomic.Uint64
+	routed, refused, observed atomic.Uint64
+
+	mu   sync.Mutex // guards subs
+	subs []*nats.Subscription
 }
 
 var _ node.Router = (*RouterService)(nil)
@@ -117,7 +115,7 @@ func NewRouterService(view *View, cfg RouterServiceConfig) (*RouterService, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &RouterService{cfg: cfg, view: view, router: r, started: time.Now()}
+	s := &RouterService{cfg: cfg, view: view, router: r, id: newRouterID(), started: time.Now()}
 	view.OnMember(s.member)
 	return s, nil
 }
@@ -136,12 +134,13 @@ func (s *RouterService) Start() error {
 				return a, routeError(err)
 			}),
 		Serve(svc, Endpoint{Name: "done", Subject: SubjectDone, Schema: "cairn.route.done.v1"},
-			func(_ context.Context, q DoneRequest) (struct{}, error) {
-				s.router.Done(q.ID)
-				return struct{}{}, nil
-			}),
+			func(_ context.Context, q DoneRequest) (struct{}, error) { return struct{}{}, routeError(s.over(q)) }),
 		Serve(svc, Endpoint{Name: "load", Subject: SubjectLoad, Schema: "cairn.route.load.v1"},
 			func(_ context.Context, q LoadRequest) (struct{}, error) { return struct{}{}, routeError(s.load(q)) }),
+		Serve(svc, Endpoint{Name: "routed", Subject: SubjectRouted, Schema: "cairn.route.routed.v1"},
+			func(_ context.Context, m RoutedMessage) (struct{}, error) {
+				return struct{}{}, routeError(s.observe(m))
+			}),
 	)
 	if err != nil {
 		return errors.Join(err, svc.Stop())
@@ -152,12 +151,13 @@ func (s *RouterService) Start() error {
 	return nil
 }
 
-// Stop ends what Start began.
+// Stop ends what Start and Listen began.
 func (s *RouterService) Stop() error {
+	err := s.unlisten()
 	if svc := s.svc.Swap(nil); svc != nil {
-		return svc.Stop()
+		err = errors.Join(err, svc.Stop())
 	}
-	return nil
+	return err
 }
 
 // RouteJSON implements node.Router: a [RouteRequest] in, a [RouteAnswer] out. A request
@@ -180,9 +180,6 @@ func (s *RouterService) RouteJSON(ctx context.Context, request []byte) ([]byte, 
 	}
 	return json.Marshal(a)
 }
-
-// Done implements node.Router.
-func (s *RouterService) Done(id string) { s.router.Done(id) }
 
 func (s *RouterService) route(q RouteRequest) (RouteAnswer, error) {
 	a, err := s.decide(q)
@@ -207,15 +204,18 @@ func (s *RouterService) decide(q RouteRequest) (RouteAnswer, error) {
 	case len(q.TokenIDs) > 0 && len(q.Namespace) == 0:
 		return RouteAnswer{}, fmt.Errorf(`%w: token_ids without namespace: give "namespace":{"model":…,"block_size":…} as the engine does`, router.ErrRequest)
 	case len(q.TokenIDs) > 0:
-		keys, blockTokens, err := s.cfg.Hash(q.Namespace, q.TokenIDs)
+		h, err := s.cfg.Hash(q.Namespace, q.TokenIDs)
 		if err != nil {
 			return RouteAnswer{}, fmt.Errorf("%w: %w", router.ErrRequest, err)
 		}
-		q.Keys, q.BlockTokens, q.Tokens = keys, blockTokens, len(q.TokenIDs)
+		q.Keys, q.BlockTokens, q.Hash, q.Salt, q.Tokens = h.Keys, h.Layout.BlockTokens, h.Layout.Hash, h.Layout.Salt, len(q.TokenIDs)
 	}
 	d, err := s.router.Route(q.Request, time.Now())
 	if err != nil {
 		return RouteAnswer{}, err
+	}
+	if !q.DryRun {
+		s.share(d.Assignment(&q.Request))
 	}
 	a := RouteAnswer{Decision: d}
 	if q.Explain {
@@ -228,21 +228,20 @@ func (s *RouterService) load(q LoadRequest) error {
 	if _, ok := s.view.Member(q.Node); !ok {
 		return fmt.Errorf("%w: no live node is named %.80q", router.ErrRequest, q.Node)
 	}
-	return s.router.SetLoad(q.Node, q.QueuedTokens, time.Now())
+	return s.router.Report(q.Node, q.Load, time.Now())
 }
 
 // member takes the load out of what a member says of itself.
 func (s *RouterService) member(e MemberEvent) {
-	text, ok := e.Member.Labels[LabelQueuedTokens]
-	if !ok || e.Change == MemberLeft {
+	load, told, err := memberLoad(e.Member)
+	if !told || e.Change == MemberLeft {
 		return
 	}
-	queued, err := strconv.Atoi(text)
 	if err == nil {
-		err = s.router.SetLoad(e.Member.ID, queued, time.Now())
+		err = s.router.Report(e.Member.ID, load, time.Now())
 	}
 	if err != nil {
-		s.cfg.Logger.Warn("a member's load is not a number of tokens", "member", e.Member.ID, "label", text)
+		s.cfg.Logger.Warn("a member's load is not understood", "member", e.Member.ID, "error", err)
 	}
 }
 
@@ -278,12 +277,13 @@ type RouterStatus struct {
 	View          ViewStats    `json:"view"`
 	Routed        uint64       `json:"routed"`
 	Refused       uint64       `json:"refused"`
+	Observed      uint64       `json:"observed"` // decisions of other routers that this one counts
 }
 
 // Status may be called at any time.
 func (s *RouterService) Status() RouterStatus {
 	out := RouterStatus{Version: s.cfg.Version, Now: time.Now().UTC(), UptimeSeconds: time.Since(s.started).Seconds(),
-		Connected: s.view.conn.Connected(), View: s.view.Stats(), Routed: s.routed.Load(), Refused: s.refused.Load(),
+		Connected: s.view.conn.Connected(), View: s.view.Stats(), Routed: s.routed.Load(), Refused: s.refused.Load(), Observed: s.observed.Load(),
 		Nodes: []NodeStatus{}}
 	known := map[string]router.NodeStats{}
 	for _, n := range out.View.Index.Nodes {

@@ -54,11 +54,11 @@ func do(t *testing.T, h http.Handler, method, path, body string, into any) int {
 func TestRouterService(t *testing.T) {
 	conn := natstest.Run(t)
 	s := routed(t, conn, cluster.RouterServiceConfig{
-		Hash: func(ns json.RawMessage, tokens []uint32) ([]block.Key, int, error) {
+		Hash: func(ns json.RawMessage, tokens []uint32) (cluster.Hashed, error) {
 			if string(ns) != `{"model":"m"}` {
-				return nil, 0, fmt.Errorf("namespace %s", ns)
+				return cluster.Hashed{}, fmt.Errorf("namespace %s", ns)
 			}
-			return keys(1, len(tokens)/16), 16, nil
+			return cluster.Hashed{Keys: keys(1, len(tokens)/16), Layout: router.Layout{BlockTokens: 16}}, nil
 		},
 	})
 	q := cluster.RouteRequest{Request: router.Request{Keys: keys(1, 10), Tokens: 170, DryRun: true}, Explain: true}

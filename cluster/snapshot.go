@@ -221,32 +221,9 @@ func readObject(ctx context.Context, js jetstream.JetStream, info *jetstream.Obj
 	if info.Size > MaxSnapshotEntries*snapshotEntry+maxSnapshotHeader {
 		return nil, fmt.Errorf("%w: object of %d bytes", ErrPlacement, info.Size)
 	}
-	cons, err := js.OrderedConsumer(ctx, objStreamPrefix+info.Bucket, jetstream.OrderedConsumerConfig{
-		FilterSubjects:    []string{"$O." + info.Bucket + ".C." + info.NUID},
-		DeliverPolicy:     jetstream.DeliverAllPolicy,
-		InactiveThreshold: consumerIdle,
-		MaxResetAttempts:  1,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if have := cons.CachedInfo().NumPending; have != uint64(info.Chunks) {
-		return nil, fmt.Errorf("%w: %d of %d chunks are there: it has been replaced", ErrPlacement, have, info.Chunks)
-	}
-	it, err := cons.Messages(jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
-	if err != nil {
-		return nil, err
-	}
-	defer it.Stop()
 	data := make([]byte, 0, info.Size)
-	for range info.Chunks {
-		msg, err := it.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return nil, err
-		}
-		data = append(data, msg.Data()...)
-	}
-	return data, nil
+	err := readChunks(ctx, js, info, func(chunk []byte) { data = append(data, chunk...) })
+	return data, err
 }
 
 // retireSnapshots deletes the placement snapshots that nobody has renewed for

@@ -84,7 +84,7 @@ type View struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 
-	bad, old, repairs, failures atomic.Uint64
+	bad, old, repairs, failures, refused atomic.Uint64
 
 	// mu guards what follows. The index may be changed under it; nothing blocks.
 	mu        sync.Mutex
@@ -140,6 +140,7 @@ func OpenView(ctx context.Context, conn *Conn, cfg ViewConfig) (*View, error) {
 	v.stop = stop
 	v.wg.Go(func() { _ = WatchMembers(run, conn, func(e MemberEvent) { v.member(run, e) }) })
 	v.wg.Go(func() { v.follow(run) })
+	v.wg.Go(func() { v.tend(run) })
 	return v, nil
 }
 
@@ -280,13 +281,14 @@ type ViewStats struct {
 	Old     uint64       `json:"old"`     // events of incarnations that are gone
 	Repairs uint64       `json:"repairs"` // snapshots loaded
 	Errors  uint64       `json:"errors"`  // attempts to load one that failed
+	Refused uint64       `json:"refused"` // descriptions of members that the index did not take
 	Index   router.Stats `json:"index"`
 }
 
 // Stats may be called at any time.
 func (v *View) Stats() ViewStats {
 	s := ViewStats{Members: len(*v.members.Load()), Bad: v.bad.Load(), Old: v.old.Load(), Repairs: v.repairs.Load(),
-		Errors: v.failures.Load(), Index: v.index.Stats()}
+		Errors: v.failures.Load(), Refused: v.refused.Load(), Index: v.index.Stats()}
 	select {
 	case <-v.ready:
 		s.Ready = true

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -25,13 +24,12 @@ const (
 	maxStrangers = 1024
 	// primeTimeout bounds what Ready waits for the snapshot of one member.
 	primeTimeout = 10 * time.Second
-	// LabelPrefillRate is the label in which a member may say how many tokens a second
-	// its engine prefills; routers use it instead of their default.
-	LabelPrefillRate = "prefill_tokens_per_second"
 	// opSnapshot is the RPC by which a node is asked for a snapshot.
 	opSnapshot = "snapshot"
 	// opStatus is the RPC that answers how a node is.
 	opStatus = "status"
+	// opDrain is the RPC by which a node is asked to drain.
+	opDrain = "drain"
 )
 
 // source is one incarnation of one node as the view follows it. View.mu guards
@@ -82,9 +80,12 @@ func (v *View) member(ctx context.Context, e MemberEvent) {
 		if s == nil {
 			s = v.join(ctx, m)
 		}
-		rate, _ := strconv.ParseFloat(m.Labels[LabelPrefillRate], 64)
-		err := v.index.SetNode(router.NodeInfo{ID: m.ID, Incarnation: s.generation, Addr: m.Addr, PrefillTokensPerSecond: max(rate, 0)})
+		info, err := nodeInfo(m, s.generation)
 		if err != nil {
+			v.cfg.Logger.Warn("a member's label is not understood", "member", m.ID, "error", err)
+		}
+		if err := v.index.SetNode(info); err != nil {
+			v.refused.Add(1)
 			v.cfg.Logger.Error("member is left out of the index", "member", m.ID, "error", err)
 		}
 		v.drain(s)
