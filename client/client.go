@@ -126,15 +126,6 @@ func expired(ctx context.Context) bool {
 	return ok && !time.Now().Before(at)
 }
 
-// each calls f with every configured node and joins the errors.
-func (c *Client) each(f func(*Node) error) error {
-	var errs []error
-	for _, n := range c.inOrder() {
-		errs = append(errs, f(n))
-	}
-	return errors.Join(errs...)
-}
-
 func (c *Client) inOrder() []*Node {
 	var nodes []*Node
 	for _, addr := range c.cfg.Nodes {

@@ -24,6 +24,13 @@
 // tried again behind the caller's back; [Resend] allows it where twice is as good as
 // once. What is only unavailable at one node is tried at the others.
 //
+// # Sequences
+//
+// A [Sequence] is one request of an engine at one node. [Sequence.Onboard] brings what is
+// cached of it into GPU memory or host memory of that node, from wherever it is, and
+// keeps it in place; [Sequence.Commit] stores what the engine computes. It is for who
+// decodes there; who only wants the bytes uses [Node.GetBatch].
+//
 // # Sessions
 //
 // A Client remembers how far each node's announcements went when it answered a Put,

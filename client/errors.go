@@ -20,8 +20,9 @@ var (
 	// ErrFull: the node has no room now: everything it holds is in use or on its
 	// way to disk. Trying again later may help.
 	ErrFull = errors.New("node full")
-	// ErrNoSpace: the node's file system is full.
-	ErrNoSpace = errors.New("no space left on the node's file system")
+	// ErrNoSpace: a node's disk is full: of whatever the file system has, or of names'
+	// values, which are never evicted. Delete some, or give the node a larger disk.
+	ErrNoSpace = errors.New("no space left on a node's disk")
 	// ErrTooLarge: the block exceeds a limit of the node.
 	ErrTooLarge = errors.New("block too large")
 	// ErrNamespace: the node serves no such namespace.
@@ -40,6 +41,14 @@ var (
 	ErrUnreachable = errors.New("bytes out of reach")
 	// ErrExists: PutName with IfAbsent found the name taken.
 	ErrExists = errors.New("name exists")
+	// ErrSequence: the sequence is closed, was not used for long, or its connection broke.
+	// Nothing is kept in place for it any more; open another.
+	ErrSequence = errors.New("sequence is not open")
+	// ErrPinned: open sequences keep as much of a tier in place as the node allows. Close
+	// or truncate some, or try another node.
+	ErrPinned = errors.New("too much kept in place for sequences")
+	// ErrLimit: a limit of the node on sequences.
+	ErrLimit = errors.New("limit of sequences")
 	// ErrClosed: the client is closed.
 	ErrClosed = errors.New("client closed")
 )
@@ -55,6 +64,9 @@ var sentinels = map[string]error{
 	wire.CodeUnknown:     ErrUnknownOutcome,
 	wire.CodeNoHome:      ErrNoHome,
 	wire.CodeUnreachable: ErrUnreachable,
+	wire.CodeSequence:    ErrSequence,
+	wire.CodePinned:      ErrPinned,
+	wire.CodeLimit:       ErrLimit,
 	"BUSY":               ErrFull,
 }
 

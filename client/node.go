@@ -93,36 +93,42 @@ func (n *Node) Get(ctx context.Context, key block.Key, dst []byte) ([]byte, erro
 // that the cluster does not have is not an error. When a connection breaks the batch
 // is asked for once more, and place called again.
 func (n *Node) GetBatch(ctx context.Context, keys []block.Key, place func(i int, d block.Descriptor) []byte) (found []bool, err error) {
+	var corrupt error
+	err = n.chain(ctx, "get", func(conn *resp.Conn) error {
+		found, corrupt, err = readBatch(conn, n, keys, place)
+		return err
+	})
+	if err == nil {
+		err = corrupt
+	}
+	return found, err
+}
+
+// readBatch is GetBatch by one connection. corrupt says that a block arrived damaged, err that
+// the batch did not arrive.
+func readBatch(conn *resp.Conn, n *Node, keys []block.Key, place func(i int, d block.Descriptor) []byte) (found []bool, corrupt, err error) {
 	type arrival struct {
 		d   block.Descriptor
 		dst []byte
 	}
 	placed := make([]arrival, len(keys))
 	found = make([]bool, len(keys))
-	var corrupt error
-	err = n.chain(ctx, "get", func(conn *resp.Conn) error {
-		clear(found)
-		corrupt = nil
-		return wire.ReadBatch(conn, wire.Any, keys, n.c.cfg.Window,
-			func(i int, d block.Descriptor) ([]byte, error) {
-				dst := place(i, d)
-				if len(dst) != int(d.Length) {
-					return nil, errSkipped
-				}
-				placed[i] = arrival{d, dst}
-				return dst, nil
-			},
-			func(i int) {
-				// Right after its arrival, while the bytes are in the processor's cache.
-				if found[i] = placed[i].d.Matches(placed[i].dst); !found[i] {
-					corrupt = fmt.Errorf("cairn: get %s at %s: %w", keys[i], n.addr, ErrCorrupt)
-				}
-			})
-	})
-	if err == nil {
-		err = corrupt
-	}
-	return found, err
+	err = wire.ReadBatch(conn, wire.Any, keys, n.c.cfg.Window,
+		func(i int, d block.Descriptor) ([]byte, error) {
+			dst := place(i, d)
+			if len(dst) != int(d.Length) {
+				return nil, errSkipped
+			}
+			placed[i] = arrival{d, dst}
+			return dst, nil
+		},
+		func(i int) {
+			// Right after its arrival, while the bytes are in the processor's cache.
+			if found[i] = placed[i].d.Matches(placed[i].dst); !found[i] {
+				corrupt = fmt.Errorf("cairn: get %s at %s: %w", keys[i], n.addr, ErrCorrupt)
+			}
+		})
+	return found, corrupt, err
 }
 
 var errSkipped = errors.New("skipped by the caller")

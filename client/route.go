@@ -27,6 +27,12 @@ type RouteRequest struct {
 	ID string `json:"id,omitempty"`
 	// Exclude lists nodes that must not be chosen.
 	Exclude []string `json:"exclude,omitempty"`
+	// Zone and Labels are what the chosen node's labels must say.
+	Zone   string            `json:"zone,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+	// Session keeps the requests that share it on one node while that is not much dearer
+	// than the cheapest.
+	Session string `json:"session,omitempty"`
 	// DryRun asks without counting the request as waiting at the chosen node.
 	DryRun bool `json:"dry_run,omitempty"`
 }
@@ -106,9 +112,8 @@ func (c *Client) Done(ctx context.Context, id string) error {
 		}
 		return err
 	}
-	// Each node reckons for itself: the one that routed need not be the one that
-	// is asked next, so all are told.
-	return c.each(func(n *Node) error { return n.command(ctx, "done", "CAIRN.DONE", []byte(id)) })
+	// The node that is told tells the others.
+	return c.any(ctx, func(n *Node) error { return n.command(ctx, "done", "CAIRN.DONE", []byte(id)) })
 }
 
 func (c *Client) post(ctx context.Context, url string, body []byte) ([]byte, error) {

@@ -155,6 +155,7 @@ type session struct {
 	nowhere   bool             // the choice of a namespace was refused
 	header    wire.BatchHeader // used again for each batch
 	found     []stored
+	opened    []*fakeSequence // by id - 1; nil: closed
 }
 
 func (c *session) Payload(_ [][]byte, _, n int) ([]byte, error) { return make([]byte, n), nil }
@@ -241,7 +242,7 @@ func (c *session) do(w *resp.Writer, call []string, args [][]byte, flip bool) {
 		c.namespace, c.nowhere = "default", false
 		w.Status("RESET")
 	default:
-		if !c.doNamed(w, call, args) {
+		if !c.doNamed(w, call, args) && !c.doSequence(w, call, args) {
 			w.Error("ERR unknown command '" + call[0] + "'")
 		}
 	}
