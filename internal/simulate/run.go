@@ -1,0 +1,127 @@
+package simulate
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// progressEvery is the number of requests between two calls of Config.Progress.
+const progressEvery = 256
+
+// Run simulates a workload under one policy. It ends early when ctx does.
+func Run(ctx context.Context, w *Workload, cfg Config) (Result, error) {
+	if err := cfg.Validate(); err != nil {
+		return Result{}, err
+	}
+	cfg = cfg.withDefaults()
+	c, err := newCluster(w, cfg)
+	if err != nil {
+		return Result{}, err
+	}
+	routing, evict, _ := parsePolicy(cfg.Policy) // newCluster has done so
+	choose, err := c.chooser(routing)
+	if err != nil {
+		return Result{}, err
+	}
+	res := Result{
+		Workload: w.Name, Policy: routing, Eviction: evict, Nodes: cfg.Nodes, Capacity: cfg.Capacity,
+		Requests: len(w.Requests), Blocks: w.References, PrefillRate: c.rate,
+	}
+	if routing == "belady" {
+		res.Eviction = "oracle"
+	}
+	times := make([]time.Duration, 0, len(w.Requests))
+	for i := range w.Requests {
+		r := &w.Requests[i]
+		for _, n := range c.nodes {
+			n.leave(r.At)
+		}
+		p, err := choose(r)
+		if err != nil {
+			return Result{}, err
+		}
+		fetched, err := c.serve(r, p, routing == "cairn-copy")
+		if err != nil {
+			return Result{}, err
+		}
+		res.Hits += p.cached
+		res.Fetched += fetched
+		times = append(times, c.enqueue(r, p, fetched))
+		if (i+1)%progressEvery == 0 || i+1 == len(w.Requests) {
+			if err := ctx.Err(); err != nil {
+				return Result{}, err
+			}
+			cfg.Progress(i + 1)
+		}
+	}
+	res.finish(c, times)
+	return res, nil
+}
+
+// enqueue puts a request into its node's queue and returns its time to first token.
+func (c *cluster) enqueue(r *Request, p placement, fetched int) time.Duration {
+	n := p.node
+	compute := len(r.Keys) - p.cached
+	start := max(n.busy, r.At)
+	n.busy = start + time.Duration(compute)*c.perBlock + time.Duration(fetched)*c.perFetch
+	n.active = append(n.active, prompt{n.busy, len(r.Keys), compute})
+	n.blocks += len(r.Keys)
+	n.compute += compute
+	n.computed += compute
+	return n.busy - r.At
+}
+
+// serve does to the nodes' memories what the request does; it returns the number of
+// blocks that were fetched.
+func (c *cluster) serve(r *Request, p placement, copying bool) (fetched int, err error) {
+	if c.pool != nil {
+		c.pool.touch(r, 0, p.cached)
+		c.gone = c.pool.put(r, p.cached, len(r.Keys), c.gone[:0])
+		return 0, nil
+	}
+	for _, t := range slices.Backward(p.transfers) {
+		t.from.store.touch(r, t.first, t.first+t.count)
+		fetched += t.count
+	}
+	s := p.node.store
+	s.touch(r, 0, len(r.Keys))
+	from := p.cached
+	if copying {
+		from = 0
+	}
+	c.gone = s.put(r, from, len(r.Keys), c.gone[:0])
+	if c.index == nil {
+		return fetched, nil
+	}
+	if err := c.announce(p.node); err != nil {
+		return fetched, err
+	}
+	c.markCopies(r, from)
+	return fetched, nil
+}
+
+// markCopies tells the nodes which of the blocks that were stored, or had a copy that
+// is gone, have another copy.
+func (c *cluster) markCopies(r *Request, from int) {
+	for _, n := range r.numbers[from:] {
+		c.markCopy(n)
+	}
+	for _, n := range c.gone {
+		c.markCopy(n)
+	}
+}
+
+func (c *cluster) markCopy(number uint32) {
+	copies := 0
+	for _, n := range c.nodes {
+		if n.store.has(number) {
+			copies++
+		}
+	}
+	for _, n := range c.nodes {
+		if id := n.store.ids[number]; id != 0 {
+			n.store.policy.SetCopied(id-1, copies > 1)
+		}
+	}
+}
