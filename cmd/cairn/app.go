@@ -62,7 +62,7 @@ func exitCode(err error) int {
 		return exitConflict
 	case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrFull), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, client.ErrNoHome), errors.Is(err, client.ErrUnreachable),
-		errors.Is(err, cluster.ErrUnreachable), errors.Is(err, cluster.ErrNoJetStream):
+		errors.Is(err, cluster.ErrUnreachable), errors.Is(err, cluster.ErrNoJetStream), errors.Is(err, cluster.ErrNoService):
 		return exitUnavailable
 	default:
 		return exitFailure
@@ -99,10 +99,14 @@ func advice(err error) string {
 	switch {
 	case errors.Is(err, client.ErrUnknownOutcome):
 		return "; the change may have been made: read the name before you try again"
+	case errors.As(err, &conflict) && conflict.Version == 0:
+		return "; there is no such name: expect version 0 to make it"
 	case errors.As(err, &conflict):
 		return fmt.Sprintf("; read it again, and expect version %s", conflict.Version)
 	case errors.Is(err, client.ErrExists):
 		return "; to overwrite it leave --if-absent out, or say the version with --expect-version"
+	case errors.Is(err, client.ErrTooLarge):
+		return "; a node's --max-block and --classes say how large a block may be"
 	case errors.Is(err, client.ErrNoHome):
 		return "; cairn status shows which nodes are up: one with a disk is needed"
 	case errors.Is(err, client.ErrUnreachable):

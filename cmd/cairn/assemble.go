@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -134,7 +135,9 @@ func (r *runningNode) openTiers(c nodeCmd) (tiers node.Tiers, storeID string, er
 		r.defers(lock.Close)
 		storeID = id
 	}
-	host, err := hostcache.Open(hostcache.Config{Capacity: int64(c.Host), Classes: classes, Prefault: c.Prefault, Logger: r.a.log})
+	host, err := hostcache.Open(hostcache.Config{
+		Capacity: int64(c.Host), Classes: classes, Prefault: c.Prefault, Eviction: c.HostEviction, Logger: r.a.log,
+	})
 	if err != nil {
 		return tiers, "", usage("--host: %w", err)
 	}
@@ -202,7 +205,11 @@ func identity(dir string) (lock *os.File, id string, err error) {
 
 // startCluster makes the node and what connects it with the others.
 func (r *runningNode) startCluster(ctx context.Context, conn *cluster.Conn, c nodeCmd, tiers node.Tiers) (*cluster.Publisher, *cluster.Coherence, error) {
-	view, err := cluster.OpenView(ctx, conn, cluster.ViewConfig{Self: c.ID, Logger: r.a.log})
+	cost, err := c.Cost.config()
+	if err != nil {
+		return nil, nil, usageError{err}
+	}
+	view, err := cluster.OpenView(ctx, conn, cluster.ViewConfig{Self: c.ID, Index: c.Cost.index(), Logger: r.a.log})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -216,19 +223,26 @@ func (r *runningNode) startCluster(ctx context.Context, conn *cluster.Conn, c no
 	if err != nil {
 		return nil, nil, err
 	}
-	routes, err := cluster.NewRouterService(view, cluster.RouterServiceConfig{Router: c.Cost.config(), Hash: hashTokens, Version: version(), Logger: r.a.log})
+	routes, err := cluster.NewRouterService(view, cluster.RouterServiceConfig{Router: cost, Hash: hashTokens, Version: version(), Logger: r.a.log})
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := routes.Listen(); err != nil {
+		return nil, nil, err
+	}
+	r.defers(routes.Stop)
 	namespaces, err := c.namespaces()
 	if err != nil {
 		return nil, nil, err
 	}
-	n, err := node.New(node.Config{
+	cfg := node.Config{
 		ID: c.ID, Incarnation: incarnation, Namespaces: namespaces, MaxBlock: int(c.MaxBlock), MaxBatch: c.MaxBatch,
+		MaxSubscriptions: c.MaxSubscriptions, MaxPattern: c.MaxPatternBytes,
 		PutWait: c.PutWait, FetchTimeout: c.FetchTimeout, PromoteAfter: c.PromoteAfter, CloseWait: c.CloseWait, Lease: c.Lease,
-		FlushAfter: c.FlushAfter, NameWait: c.NameWait, RehomeAfter: c.RehomeAfter, Logger: r.a.log,
-	}, tiers, node.Ports{Announcer: publisher, Peers: view, Coherence: coherence, Router: routes})
+		FlushAfter: c.FlushAfter, NameWait: c.NameWait, SnapshotRecords: c.SnapshotRecords, RehomeAfter: c.RehomeAfter, Logger: r.a.log,
+	}
+	c.Sequence.apply(&cfg)
+	n, err := node.New(cfg, tiers, node.Ports{Announcer: publisher, Peers: view, Coherence: coherence, Router: routes})
 	if err != nil {
 		return nil, nil, usageError{err}
 	}
@@ -274,7 +288,7 @@ const startWait = 30 * time.Second
 func (r *runningNode) listen(ctx context.Context, c nodeCmd) (advertise string, err error) {
 	server, err := resp.NewServer(resp.ServerConfig{
 		NewHandler: r.node.NewHandler, Logger: r.a.log, MaxPayload: max(int(c.MaxBlock), leastPayload), MaxConnections: c.MaxConnections,
-		MaxInFlightBytes: int64(c.MaxInFlight), MaxDiscard: maxDiscard,
+		MaxInFlightBytes: int64(c.MaxInFlight), MaxDiscard: maxDiscard, MaxPushBytes: int(c.MaxPush),
 	})
 	if err != nil {
 		return "", usageError{err}
@@ -341,6 +355,7 @@ func (r *runningNode) join(ctx context.Context, conn *cluster.Conn, c nodeCmd, p
 	// The service first: whoever hears of the node may ask it for a snapshot.
 	service, err := cluster.StartNodeService(conn, p, cluster.NodeServiceConfig{
 		Node: c.ID, Version: version(), Status: func() any { return r.node.Status() }, Summary: func() any { return r.summary() },
+		Drain: r.drain,
 	})
 	if err != nil {
 		return err
@@ -390,6 +405,26 @@ func (r *runningNode) stayMember(ctx context.Context, p *cluster.Publisher) erro
 			return nil
 		}
 	}
+}
+
+// drain tells routers to send the node no new requests, or to send them again.
+func (r *runningNode) drain(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lease == nil {
+		return // not a member yet
+	}
+	r.lease.Update(func(m *cluster.Member) {
+		labels := maps.Clone(m.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		delete(labels, cluster.LabelDrain)
+		if on {
+			labels[cluster.LabelDrain] = "true"
+		}
+		m.Labels = labels
+	})
 }
 
 func (r *runningNode) tierInfo() []cluster.TierInfo {

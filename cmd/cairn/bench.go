@@ -22,6 +22,7 @@ import (
 type benchCmd struct {
 	Blocks    benchBlocksCmd    `cmd:"" default:"withargs" help:"Measure reads and writes of blocks at a running node."`
 	Coherence benchCoherenceCmd `cmd:"" help:"Measure linearizable names in a cluster of its own, against bare JetStream."`
+	Onboard   benchOnboardCmd   `cmd:"" help:"Measure the onboarding of a sequence from a peer into GPU memory, against the link."`
 }
 
 // benchBlocksCmd measures a running node's data plane from this process.

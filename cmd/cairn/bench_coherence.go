@@ -7,6 +7,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -21,7 +23,7 @@ type benchCoherenceCmd struct {
 	Size     size          `help:"Size of values." default:"4KiB"`
 	Rounds   int           `help:"Measurements of each case, taken in turn at one node after the other; medians are shown." default:"6"`
 	Duration time.Duration `help:"Time of each measurement." default:"1s"`
-	Only     []string      `help:"Measure only cases whose name begins so; the baseline always." placeholder:"CASE"`
+	Only     []string      `help:"Measure only these cases, besides the baseline: commit, through, records, throughs, strict, stricts, back, backs, resp, read." placeholder:"CASE"`
 	Blocks   int           `help:"Measure instead what so many names cost: memory of a node and of a NATS server in its own process, snapshot, start of a fresh node." default:"0"`
 	Rest     time.Duration `help:"With --blocks: how long the NATS server rests before its memory is read; an idle one collects garbage every two minutes." default:"125s"`
 	Profile  string        `help:"Write a profile of the processor to this file." type:"path" placeholder:"FILE"`
@@ -42,6 +44,11 @@ func (c *benchCoherenceCmd) validate() error {
 		return usage("--writers, --readers, --owners: want 1 to %d", mostBenchWriters)
 	case c.Blocks < 0 || c.Blocks > mostBenchNames:
 		return usage("--blocks %d: want 0 to %d", c.Blocks, mostBenchNames)
+	}
+	for _, o := range c.Only {
+		if !slices.Contains(benchCaseNames, o) {
+			return usage("--only %.32s: want of %s", o, strings.Join(benchCaseNames, ", "))
+		}
 	}
 	return nil
 }

@@ -29,6 +29,9 @@ type benchCoherenceCase struct {
 	measure func(context.Context, *benchRound) error
 }
 
+// benchCaseNames are what --only may name.
+var benchCaseNames = []string{"commit", "through", "records", "throughs", "strict", "stricts", "back", "backs", "resp", "read"}
+
 // benchCases are the baseline and what the command asks for.
 func benchCases(c *benchCoherenceCmd) []benchCoherenceCase {
 	owned := func(ctx context.Context, n *benchNode) error {
@@ -55,7 +58,7 @@ func benchCases(c *benchCoherenceCmd) []benchCoherenceCase {
 	}
 	kept := all[:1]
 	for _, k := range all[1:] {
-		if !slices.ContainsFunc(c.Only, func(o string) bool { return strings.HasPrefix(k.name, o) }) {
+		if !slices.Contains(c.Only, k.name) {
 			k.measure = nil // others use what it has prepared
 		}
 		if k.measure != nil || k.prepare != nil {

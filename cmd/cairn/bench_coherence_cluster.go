@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"path/filepath"
 	"slices"
@@ -145,7 +146,8 @@ func nodeDefaults(args ...string) (c nodeCmd, err error) {
 
 func startBenchNode(a *app, dir, id, natsURL string) (*benchNode, error) {
 	cfg, err := nodeDefaults("--id", id, "--data", dir, "--listen", "127.0.0.1:0", "--nats", natsURL,
-		"--host", "512MiB", "--disk", "4GiB", "--vram", "0")
+		"--host", "512MiB", "--disk", "4GiB", "--vram", "0",
+		"--snapshot-records", strconv.Itoa(math.MaxInt)) // the bench says when a snapshot is kept
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +183,7 @@ func (c *benchCluster) makeBaseline(ctx context.Context) error {
 		return err
 	}
 	cfg := log.CachedInfo().Config
-	cfg.Name, cfg.Subjects, cfg.Description, cfg.Metadata = benchStream, []string{benchSubject + ">"}, "", nil
+	cfg.Name, cfg.Subjects, cfg.Description, cfg.Metadata, cfg.RePublish = benchStream, []string{benchSubject + ">"}, "", nil, nil
 	_, err = conn.JS.CreateStream(ctx, cfg)
 	return err
 }

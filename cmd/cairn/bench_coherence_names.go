@@ -285,9 +285,18 @@ func saveSnapshot(ctx context.Context, conn *cluster.Conn) (size int, err error)
 		return 0, err
 	}
 	led := ledger.New(ledger.NewMapTable(), 0)
-	r := &benchReader{message: func(sequence uint64, m *ledger.Message, sum uint64) {
-		led.Apply(sequence, m, sum, func(*ledger.Record, *ledger.Outcome) {})
-	}}
+	r := &benchReader{
+		restore: func(_ uint64, snapshot io.Reader) error {
+			restored, err := ledger.LoadSnapshot(snapshot, ledger.NewMapTable(), 0)
+			if err == nil {
+				led = restored
+			}
+			return err
+		},
+		message: func(sequence uint64, m *ledger.Message, sum uint64) {
+			led.Apply(sequence, m, sum, func(*ledger.Record, *ledger.Outcome) {})
+		},
+	}
 	stop := r.follow(ctx, log)
 	select {
 	case <-r.caught:

@@ -59,3 +59,20 @@ func TestBenchNames(t *testing.T) {
 		}
 	}
 }
+
+// TestBenchCoherenceCases: --only names cases that there are, each once.
+func TestBenchCoherenceCases(t *testing.T) {
+	all := benchCases(&benchCoherenceCmd{})[1:]
+	if len(all) != len(benchCaseNames) {
+		t.Fatalf("%d cases, %d names of cases", len(all), len(benchCaseNames))
+	}
+	c := benchCoherenceCmd{Writers: 1, Readers: 1, Owners: 1, Size: 1, Rounds: 1, Duration: time.Second}
+	for i, k := range all {
+		if c.Only = []string{benchCaseNames[i]}; k.name != c.Only[0] || c.validate() != nil {
+			t.Errorf("case %s is named %s: %v", k.name, c.Only[0], c.validate())
+		}
+	}
+	if c.Only = []string{"commits"}; c.validate() == nil {
+		t.Error("a case that does not exist was accepted")
+	}
+}

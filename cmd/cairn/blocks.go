@@ -30,7 +30,7 @@ type getCmd struct {
 	connection
 	Name        string      `arg:"" help:"Name of the block, or its key: 32 hexadecimal digits."`
 	Output      string      `short:"o" help:"File to write to; standard output by default." type:"path" placeholder:"FILE"`
-	Consistency consistency `help:"How fresh a name must be: strict, session[=SEQUENCE], bounded=50ms or local." default:"strict" placeholder:"LEVEL"`
+	Consistency consistency `help:"How fresh a name must be: strict, session[=SEQUENCE], bounded=50ms or local." default:"strict"`
 	Version     bool        `help:"Say the version of a name, for put --expect-version and cas, on standard error." env:"-"`
 }
 
@@ -187,7 +187,9 @@ func (c *putCmd) putName(a *app, p []byte, opts []client.PutOption) error {
 		if c.IfPresent {
 			opts = append(opts, client.IfPresent())
 		}
-		err = cl.PutName(a.ctx, c.Name, p, opts...)
+		if err = cl.PutName(a.ctx, c.Name, p, opts...); c.IfPresent && errors.Is(err, client.ErrNotFound) {
+			return fmt.Errorf("%w; to make it leave --if-present out", err)
+		}
 	}
 	if err != nil {
 		return err

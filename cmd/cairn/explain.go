@@ -170,7 +170,7 @@ func newest(s *node.NameStatus) uint64 { return max(s.Version, s.Dirty) }
 func describeName(out *strings.Builder, s *node.NameStatus) {
 	fmt.Fprintf(out, "name %s in namespace %s, version %s\n", s.Name, s.Namespace, wire.Version(newest(s)))
 	if s.Absent {
-		out.WriteString("  absent     deleted, or not flushed yet by its owner\n")
+		out.WriteString("  absent     deleted, expired, or not flushed yet by its owner\n")
 	} else {
 		fmt.Fprintf(out, "  object     %s, %s\n", s.Object, bytesText(int64(s.Length)))
 	}

@@ -22,28 +22,30 @@ type cli struct {
 	LogLevel  string `help:"Least severity that is logged: ${enum}; auto is info for servers, else warn." enum:"auto,debug,info,warn,error" default:"auto"`
 	LogFormat string `help:"Format of the log: ${enum}." enum:"text,json" default:"text"`
 
-	Demo    demoCmd    `cmd:"" help:"Start a cluster, replay a real trace through it, write a report." group:"cluster"`
-	Up      upCmd      `cmd:"" help:"Start a cluster on this machine and keep it running." group:"cluster"`
-	Node    nodeCmd    `cmd:"" help:"Run one node." group:"cluster"`
-	Router  routerCmd  `cmd:"" help:"Run a router." group:"cluster"`
-	NATS    natsCmd    `cmd:"" name:"nats" help:"Run the embedded NATS server alone." group:"cluster"`
-	Get     getCmd     `cmd:"" help:"Read a block." group:"blocks"`
-	Put     putCmd     `cmd:"" help:"Store a block." group:"blocks"`
-	Rm      rmCmd      `cmd:"" help:"Delete a block." group:"blocks"`
-	Ls      lsCmd      `cmd:"" help:"List names and blocks." group:"blocks"`
-	Cas     casCmd     `cmd:"" help:"Change a name that has a certain version." group:"blocks"`
-	Watch   watchCmd   `cmd:"" help:"Follow the changes of a name." group:"blocks"`
-	Clear   clearCmd   `cmd:"" help:"Delete all names of a namespace." group:"blocks"`
-	Barrier barrierCmd `cmd:"" help:"Wait until all names that were written are durable." group:"blocks"`
-	Explain explainCmd `cmd:"" help:"Say where a block is, or why a request is routed where it is." group:"look"`
-	Route   routeCmd   `cmd:"" help:"Ask for the best node for a request." group:"look"`
-	Status  statusCmd  `cmd:"" aliases:"stat" help:"Show the cluster." group:"look"`
-	Log     logCmd     `cmd:"" help:"Show the changes of a name in the coherence log." group:"look"`
-	Decode  decodeCmd  `cmd:"" help:"Show a message of the coherence log as JSON." group:"look"`
-	Health  healthCmd  `cmd:"" help:"Exit with 0 if a server answers." group:"look"`
-	Replay  replayCmd  `cmd:"" help:"Replay a trace against a running cluster." group:"measure"`
-	Bench   benchCmd   `cmd:"" help:"Measure reads and writes of blocks." group:"measure"`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Demo     demoCmd     `cmd:"" help:"Start a cluster, replay a real trace through it, write a report." group:"cluster"`
+	Up       upCmd       `cmd:"" help:"Start a cluster on this machine and keep it running." group:"cluster"`
+	Node     nodeCmd     `cmd:"" help:"Run one node." group:"cluster"`
+	Router   routerCmd   `cmd:"" help:"Run a router." group:"cluster"`
+	NATS     natsCmd     `cmd:"" name:"nats" help:"Run the embedded NATS server alone." group:"cluster"`
+	Get      getCmd      `cmd:"" help:"Read a block." group:"blocks"`
+	Put      putCmd      `cmd:"" help:"Store a block." group:"blocks"`
+	Rm       rmCmd       `cmd:"" help:"Delete a block." group:"blocks"`
+	Ls       lsCmd       `cmd:"" help:"List names and blocks." group:"blocks"`
+	Cas      casCmd      `cmd:"" help:"Change a name that has a certain version." group:"blocks"`
+	Watch    watchCmd    `cmd:"" help:"Follow the changes of a name." group:"blocks"`
+	Clear    clearCmd    `cmd:"" help:"Delete all names of a namespace." group:"blocks"`
+	Barrier  barrierCmd  `cmd:"" help:"Wait until all names that were written are durable." group:"blocks"`
+	Explain  explainCmd  `cmd:"" help:"Say where a block is, or why a request is routed where it is." group:"look"`
+	Route    routeCmd    `cmd:"" help:"Ask for the best node for a request." group:"look"`
+	Status   statusCmd   `cmd:"" aliases:"stat" help:"Show the cluster." group:"look"`
+	Drain    drainCmd    `cmd:"" help:"Have routers send a node no new requests." group:"cluster"`
+	Log      logCmd      `cmd:"" help:"Show the changes of a name in the coherence log." group:"look"`
+	Decode   decodeCmd   `cmd:"" help:"Show a message of the coherence log as JSON." group:"look"`
+	Health   healthCmd   `cmd:"" help:"Exit with 0 if a server answers." group:"look"`
+	Replay   replayCmd   `cmd:"" help:"Replay a trace against a running cluster." group:"measure"`
+	Bench    benchCmd    `cmd:"" help:"Measure reads and writes of blocks." group:"measure"`
+	Simulate simulateCmd `cmd:"" help:"Compare ways of routing and of eviction on a trace, in virtual time." group:"measure"`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 
 	Completion kongcompletion.Completion `cmd:"" help:"Print how to set up completion of commands in a shell."`
 }
@@ -67,6 +69,9 @@ func main() {
 
 func run(ctx context.Context, args []string) int {
 	var c cli
+	if len(args) > 0 && args[0] == "help" { // cairn help put, as other programs have it
+		args = append(args[1:len(args):len(args)], "--help")
+	}
 	file := &configFile{args: args, env: os.Getenv("CAIRN_CONFIG")}
 	if err := file.read(); err != nil {
 		return complain(usageError{err})

@@ -35,19 +35,26 @@ type nodeCmd struct {
 	Segment  size   `help:"Size of a segment on disk; 0 fits it to --disk, at most 256MiB." default:"0"`
 	Prefault bool   `help:"Touch host memory at the start rather than at first use."`
 
-	MaxBlock       size          `help:"Largest block." default:"128MiB" group:"limits"`
-	MaxConnections int           `help:"Most connections of clients and peers." default:"10000" group:"limits"`
-	MaxInFlight    size          `help:"Most bytes being received or sent at once." default:"1GiB" group:"limits"`
-	MaxBatch       int           `help:"Most blocks in one request." default:"1024" group:"limits"`
-	PromoteAfter   int           `help:"Reads that bring a block into GPU memory; 0 is never." default:"2" group:"limits"`
-	PutWait        time.Duration `help:"How long a write waits for room." default:"10s" group:"limits"`
-	FetchTimeout   time.Duration `help:"Limit of a fetch from peers." default:"10s" group:"limits"`
-	CloseWait      time.Duration `help:"How long a stop waits for blocks to reach the disk." default:"30s" group:"limits"`
-	FlushAfter     time.Duration `help:"For how long a write-back write of a name may stay unflushed." default:"1s" group:"limits"`
-	NameWait       time.Duration `help:"How long an operation on a name waits for the log or an owner." default:"5s" group:"limits"`
-	RehomeAfter    time.Duration `help:"How long a home may be away before its names are copied to others; 0 is twice the lease." default:"0" group:"limits"`
+	HostEviction string `help:"Which block leaves host memory for another: ${enum}; lru is the one used longest ago, hazard the one worth least by what the node has learned." enum:"lru,hazard" default:"lru"`
 
-	Cost costFlags `embed:"" group:"cost"`
+	MaxBlock         size          `help:"Largest block." default:"128MiB" group:"limits"`
+	MaxConnections   int           `help:"Most connections of clients and peers." default:"10000" group:"limits"`
+	MaxInFlight      size          `help:"Most bytes being received or sent at once." default:"1GiB" group:"limits"`
+	MaxBatch         int           `help:"Most blocks in one request." default:"1024" group:"limits"`
+	MaxSubscriptions int           `help:"Most channels and patterns that one connection listens to." default:"1024" group:"limits"`
+	MaxPatternBytes  int           `help:"Longest pattern of a subscription, in bytes." default:"256" group:"limits"`
+	MaxPush          size          `help:"Most bytes of messages that wait for one subscriber, before it is disconnected." default:"8MiB" group:"limits"`
+	PromoteAfter     int           `help:"Reads that bring a block into GPU memory; 0 is never." default:"2" group:"limits"`
+	PutWait          time.Duration `help:"How long a write waits for room." default:"10s" group:"limits"`
+	FetchTimeout     time.Duration `help:"Limit of a fetch from peers." default:"10s" group:"limits"`
+	CloseWait        time.Duration `help:"How long a stop waits for blocks to reach the disk." default:"30s" group:"limits"`
+	FlushAfter       time.Duration `help:"For how long a write-back write of a name may stay unflushed." default:"1s" group:"limits"`
+	NameWait         time.Duration `help:"How long an operation on a name waits for the log or an owner." default:"5s" group:"limits"`
+	SnapshotRecords  int           `help:"Records of the coherence log after which its state is kept, so that nodes start from it and the log forgets." default:"1000000" group:"limits"`
+	RehomeAfter      time.Duration `help:"How long a home may be away before its names are copied to others; 0 is twice the lease." default:"0" group:"limits"`
+
+	Sequence sequenceFlags `embed:"" group:"limits"`
+	Cost     costFlags     `embed:"" group:"cost"`
 	natsClient
 	natsServer
 
@@ -116,13 +123,15 @@ func (c *nodeCmd) complete() error {
 // validate reports everything that is wrong, before anything is opened.
 func (c *nodeCmd) validate() error {
 	_, err := c.namespaces()
-	errs := []error{cluster.ValidID(c.ID), err, leaseProblem(c.Lease), cluster.ConnConfig{URLs: c.NATS}.Validate()}
+	errs := []error{cluster.ValidID(c.ID), err, c.Sequence.validate(), leaseProblem(c.Lease), cluster.ConnConfig{URLs: c.NATS}.Validate()}
 	for _, limit := range []struct {
 		flag  string
 		value int64
 	}{
 		{"--host", int64(c.Host)}, {"--max-block", int64(c.MaxBlock)}, {"--max-connections", int64(c.MaxConnections)},
-		{"--max-in-flight", int64(c.MaxInFlight)}, {"--max-batch", int64(c.MaxBatch)}, {"--put-wait", int64(c.PutWait)},
+		{"--max-in-flight", int64(c.MaxInFlight)}, {"--max-batch", int64(c.MaxBatch)},
+		{"--max-subscriptions", int64(c.MaxSubscriptions)}, {"--max-pattern-bytes", int64(c.MaxPatternBytes)}, {"--max-push", int64(c.MaxPush)},
+		{"--put-wait", int64(c.PutWait)},
 		{"--fetch-timeout", int64(c.FetchTimeout)}, {"--close-wait", int64(c.CloseWait)},
 	} {
 		if limit.value <= 0 {
@@ -139,10 +148,23 @@ func (c *nodeCmd) validate() error {
 		errs = append(errs, fmt.Errorf("--max-block %v: want at most %s", c.MaxBlock, bytesText(block.MaxLength)))
 	}
 	if c.Disk > 0 {
-		errs = append(errs, diskstore.Config{Capacity: int64(c.Disk), SegmentSize: int64(c.Segment)}.Validate())
+		errs = append(errs, c.diskProblem())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return usageError{err}
+	}
+	return nil
+}
+
+// diskProblem says what is wrong with the size of the disk and its segments.
+func (c *nodeCmd) diskProblem() error {
+	d := diskstore.Config{Capacity: int64(c.Disk), SegmentSize: int64(c.Segment)}
+	if err := d.Validate(); err != nil {
+		return err
+	}
+	if d.KeptLimit() == 0 {
+		return fmt.Errorf("--segment %v: a disk of %v has room for names with four segments or more: leave --segment at 0, or raise --disk to at least %s",
+			c.Segment, c.Disk, bytesText(4*int64(c.Segment)))
 	}
 	return nil
 }

@@ -50,12 +50,20 @@ func replayed(t testing.TB, within time.Duration, r *server, args ...string) (s 
 }
 
 // TestReplayProcesses replays the start of the trace against three processes that
-// have room for everything: every hit that is possible must be had, and every
-// block be stored once.
+// have room for everything on disk: every hit that is possible must be had, and every
+// block be stored once, whatever leaves host memory first.
 func TestReplayProcesses(t *testing.T) {
-	t.Parallel()
+	for _, eviction := range []string{"lru", "hazard"} {
+		t.Run(eviction, func(t *testing.T) {
+			t.Parallel()
+			testReplayProcesses(t, eviction)
+		})
+	}
+}
+
+func testReplayProcesses(t *testing.T, eviction string) {
 	const limit = 150
-	s := startSystem(t, systemConfig{nodes: 3, flags: smallNode("--disk", "512MiB", "--segment", "16MiB")})
+	s := startSystem(t, systemConfig{nodes: 3, flags: smallNode("--disk", "512MiB", "--segment", "16MiB", "--host-eviction", eviction)})
 	r := s.router()
 	r.ready(patience)
 	r.awaitMembers(3)

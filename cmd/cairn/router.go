@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,34 +11,10 @@ import (
 	"net/http"
 	"time"
 
-	"cairn/block"
 	"cairn/cluster"
 	"cairn/router"
 	"cairn/sequence"
 )
-
-// costFlags are what a router reckons with.
-type costFlags struct {
-	PrefillRate   float64 `help:"Tokens a node's engine prefills in a second; 0 is the built-in value." default:"0"`
-	BlockTokens   int     `help:"Tokens of a block, for requests that do not say." default:"0"`
-	BlockBytes    size    `help:"Bytes of a block, for requests that do not say." default:"0"`
-	BandwidthVRAM size    `name:"bandwidth-vram" help:"Bytes a second from GPU memory." default:"0"`
-	BandwidthHost size    `help:"Bytes a second from host memory to the GPU." default:"0"`
-	BandwidthDisk size    `help:"Bytes a second from disk." default:"0"`
-	BandwidthPeer size    `help:"Bytes a second from another node." default:"0"`
-	QueueWeight   float64 `help:"Weight of the time in the queue; above 1 spreads load." default:"0"`
-	Temperature   float64 `help:"Seconds of cost by which the choice is random; 0 takes the cheapest." default:"0"`
-}
-
-func (c costFlags) config() router.Config {
-	return router.Config{
-		PrefillTokensPerSecond: c.PrefillRate, BlockTokens: c.BlockTokens, BlockBytes: int64(c.BlockBytes),
-		Bandwidth: router.Bandwidth{
-			VRAM: float64(c.BandwidthVRAM), Host: float64(c.BandwidthHost), Disk: float64(c.BandwidthDisk), Peer: float64(c.BandwidthPeer),
-		},
-		QueueWeight: c.QueueWeight, Temperature: c.Temperature,
-	}
-}
 
 type routerCmd struct {
 	Listen string    `help:"Address of the HTTP interface and the status page." default:"127.0.0.1:7080"`
@@ -81,12 +58,16 @@ type runningRouter struct {
 // startRouter serves as soon as it listens; /healthz tells when its view is
 // complete.
 func startRouter(a *app, conn *cluster.Conn, listen string, cost costFlags) (*runningRouter, error) {
-	view, err := cluster.OpenView(a.ctx, conn, cluster.ViewConfig{Logger: a.log})
+	config, err := cost.config()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	view, err := cluster.OpenView(a.ctx, conn, cluster.ViewConfig{Index: cost.index(), Logger: a.log})
 	if err != nil {
 		return nil, err
 	}
 	service, err := cluster.NewRouterService(view, cluster.RouterServiceConfig{
-		Router: cost.config(), Hash: hashTokens, Version: version(), Logger: a.log,
+		Router: config, Hash: hashTokens, Version: version(), Logger: a.log,
 	})
 	if err == nil {
 		err = service.Start()
@@ -121,7 +102,7 @@ func (r *runningRouter) stop() error {
 // hashTokens cuts a prompt into blocks as the namespace of the request says. With
 // "hash":"xxh3" the keys are those of a deployment that hashes with chained XXH3;
 // "seed" is its salt.
-func hashTokens(namespace json.RawMessage, tokens []uint32) ([]block.Key, int, error) {
+func hashTokens(namespace json.RawMessage, tokens []uint32) (cluster.Hashed, error) {
 	var ns struct {
 		sequence.Namespace
 		Hash string  `json:"hash"`
@@ -130,7 +111,7 @@ func hashTokens(namespace json.RawMessage, tokens []uint32) ([]block.Key, int, e
 	dec := json.NewDecoder(bytes.NewReader(namespace))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&ns); err != nil {
-		return nil, 0, fmt.Errorf("namespace: %w", err)
+		return cluster.Hashed{}, fmt.Errorf("namespace: %w", err)
 	}
 	salt, err := ns.Salt()
 	var hasher sequence.Hasher
@@ -138,17 +119,19 @@ func hashTokens(namespace json.RawMessage, tokens []uint32) ([]block.Key, int, e
 	case ns.Hash == "xxh3" && ns.Seed != nil:
 		hasher, salt = sequence.XXH3{}, sequence.SeedSalt(*ns.Seed)
 	case ns.Seed != nil:
-		return nil, 0, errors.New("namespace: seed goes with hash xxh3")
+		return cluster.Hashed{}, errors.New("namespace: seed goes with hash xxh3")
 	case ns.Hash == "xxh3":
 		hasher = sequence.XXH3{}
 	case ns.Hash == "" || ns.Hash == "sha256":
 		hasher = sequence.SHA256{}
 	default:
-		return nil, 0, fmt.Errorf("namespace: unknown hash %q: want sha256 or xxh3", ns.Hash)
+		return cluster.Hashed{}, fmt.Errorf("namespace: unknown hash %q: want sha256 or xxh3", ns.Hash)
 	}
 	if err != nil {
-		return nil, 0, err
+		return cluster.Hashed{}, err
 	}
 	keys, err := sequence.KeysOf(hasher, salt, ns.BlockSize, tokens)
-	return keys, ns.BlockSize, err
+	return cluster.Hashed{Keys: keys, Layout: router.Layout{
+		BlockTokens: ns.BlockSize, Hash: cmp.Or(ns.Hash, "sha256"), Salt: salt.String(),
+	}}, err
 }

@@ -27,7 +27,7 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
-		Deadline:            time.Now().Add(2 * time.Minute),
+		Deadline:            time.Now().Add(4 * time.Minute),
 		Setup: func(env *testscript.Env) error {
 			addrs := shared()
 			env.Setenv("NODE", addrs[0])
@@ -35,6 +35,8 @@ func TestScript(t *testing.T) {
 			env.Setenv("ROUTERADDR", addrs[1])
 			env.Setenv("NATS", "nats://"+addrs[2])
 			env.Setenv("NATSADDR", addrs[2])
+			// With the race detector each command would sleep a second before it ends.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("KEY", fmt.Sprintf("000001%026x", len(env.WorkDir)+int(time.Now().UnixNano()&0xffffff)))
 			return nil
 		},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -53,19 +54,19 @@ func (c *statusCmd) Run(a *app) error {
 		return a.printJSON(reports)
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tADDRESS\tUP\tBLOCKS\tNAMES\tDIRTY\tVRAM\tHOST\tDISK\tHITS v/h/d/peer\tMISSES\tTROUBLE")
+	fmt.Fprintln(w, "NODE\tADDRESS\tUP\tBLOCKS\tNAMES\tDIRTY\tVRAM\tHOST\tDISK\tHITS v/h/d/peer\tMISSES\tSEQUENCES\tTROUBLE")
 	down := 0
 	for _, r := range reports {
 		if r.Status == nil {
 			down++
-			fmt.Fprintf(w, "?\t%s\tdown\t\t\t\t\t\t\t\t\t%s\n", r.Addr, r.Error)
+			fmt.Fprintf(w, "?\t%s\tdown\t\t\t\t\t\t\t\t\t\t%s\n", r.Addr, r.Error)
 			continue
 		}
 		s := r.Status
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%d/%d/%d/%d\t%d\t%s\n", s.Node, r.Addr,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%d/%d/%d/%d\t%d\t%s\t%s\n", s.Node, r.Addr,
 			(time.Duration(s.UptimeSeconds) * time.Second).String(), s.Blocks, s.Names, s.Dirty,
 			fill(*s, block.VRAM), fill(*s, block.Host), fill(*s, block.Disk),
-			tierStatus(*s, block.VRAM).Hits, tierStatus(*s, block.Host).Hits, tierStatus(*s, block.Disk).Hits, s.PeerHits, s.Misses, s.Trouble)
+			tierStatus(*s, block.VRAM).Hits, tierStatus(*s, block.Host).Hits, tierStatus(*s, block.Disk).Hits, s.PeerHits, s.Misses, pinnedText(s.Sequences), s.Trouble)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -85,12 +86,27 @@ func tierStatus(s node.Status, t block.Tier) node.TierStatus {
 	return node.TierStatus{Tier: t}
 }
 
+// pinnedText is how many sequences are open, and what they pin: "3, vram 40 MiB".
+func pinnedText(q node.SequencesStatus) string {
+	words := []string{strconv.Itoa(q.Open)}
+	for _, p := range q.Pinned {
+		if p.Blocks > 0 {
+			words = append(words, fmt.Sprintf("%s %s", p.Tier, bytesText(p.Bytes)))
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
 func fill(s node.Status, t block.Tier) string {
 	ts := tierStatus(s, t)
 	if ts.Capacity == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%s of %s", bytesText(ts.Used), bytesText(ts.Capacity))
+	text := fmt.Sprintf("%s of %s", bytesText(ts.Used), bytesText(ts.Capacity))
+	if ts.Kept > 0 {
+		text += fmt.Sprintf(" (names %s of %s)", bytesText(ts.Kept), bytesText(ts.KeptLimit))
+	}
+	return text
 }
 
 // memberAddrs asks a router for the live nodes.
