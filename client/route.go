@@ -101,19 +101,32 @@ func (c *Client) RouteJSON(ctx context.Context, request []byte) (answer json.Raw
 	return answer, err
 }
 
-// Done says that the prefill of a routed request is over, so that it no longer
-// counts as waiting at its node. It matters to routers under load; one that is
-// never told forgets the request after a while.
-func (c *Client) Done(ctx context.Context, id string) error {
+// Done says that a routed request no longer weighs on its node: it is over, or its
+// decoding need not count. It matters to routers under load; one that is never told
+// forgets the request after a while.
+func (c *Client) Done(ctx context.Context, id string) error { return c.done(ctx, id, false) }
+
+// Prefilled says that the prefill of a routed request is over, so that the request no
+// longer waits at its node but is being decoded there, until Done.
+func (c *Client) Prefilled(ctx context.Context, id string) error { return c.done(ctx, id, true) }
+
+func (c *Client) done(ctx context.Context, id string, decoding bool) error {
 	if c.cfg.Router != "" {
-		body, err := json.Marshal(map[string]string{"id": id})
+		body, err := json.Marshal(struct {
+			ID       string `json:"id"`
+			Decoding bool   `json:"decoding,omitempty"`
+		}{id, decoding})
 		if err == nil {
 			_, err = c.post(ctx, strings.TrimSuffix(c.cfg.Router, "/")+"/v1/done", body)
 		}
 		return err
 	}
+	args := [][]byte{[]byte(id)}
+	if decoding {
+		args = append(args, []byte("DECODING"))
+	}
 	// The node that is told tells the others.
-	return c.any(ctx, func(n *Node) error { return n.command(ctx, "done", "CAIRN.DONE", []byte(id)) })
+	return c.any(ctx, func(n *Node) error { return n.command(ctx, "done", "CAIRN.DONE", args...) })
 }
 
 func (c *Client) post(ctx context.Context, url string, body []byte) ([]byte, error) {

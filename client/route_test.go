@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,6 +53,9 @@ func TestRouteOverHTTP(t *testing.T) {
 	if err := c.Done(t.Context(), "r1"); err != nil || path != "/v1/done" || body["id"] != "r1" {
 		t.Errorf("done: %v, %s, %v", err, path, body)
 	}
+	if err := c.Prefilled(t.Context(), "r2"); err != nil || path != "/v1/done" || body["id"] != "r2" || body["decoding"] != true {
+		t.Errorf("prefilled: %v, %s, %v", err, path, body)
+	}
 	if s.count("CAIRN.ROUTE") != 0 {
 		t.Error("a node was asked although there is a router")
 	}
@@ -95,6 +99,12 @@ func TestRouteThroughANode(t *testing.T) {
 	}
 	if n := a.count("CAIRN.DONE") + b.count("CAIRN.DONE"); n != 1 {
 		t.Errorf("%d nodes were told: one tells the others", n)
+	}
+	if err := c.Prefilled(t.Context(), "r2"); err != nil {
+		t.Error(err)
+	}
+	if told := slices.Concat(a.last("CAIRN.DONE"), b.last("CAIRN.DONE")); !slices.Contains(told, "DECODING") {
+		t.Errorf("told %q of a request that is being decoded", told)
 	}
 	a.on("CAIRN.ROUTE", refuse)
 	if _, err := c.Route(t.Context(), client.RouteRequest{}); !errors.Is(err, client.ErrUnavailable) {

@@ -78,9 +78,18 @@ func (s *RouterService) over(q DoneRequest) error {
 }
 
 // Done implements node.Router. It tells the other routers, too.
-func (s *RouterService) Done(id string) {
-	s.router.Done(id)
-	body, err := json.Marshal(DoneRequest{ID: id})
+func (s *RouterService) Done(id string) { s.tellDone(DoneRequest{ID: id}) }
+
+// Prefilled implements node.Router. It tells the other routers, too.
+func (s *RouterService) Prefilled(id string) { s.tellDone(DoneRequest{ID: id, Decoding: true}) }
+
+// tellDone takes note of a request that is over, here and at the other routers.
+func (s *RouterService) tellDone(q DoneRequest) {
+	err := s.over(q)
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(q)
+	}
 	if err == nil {
 		err = s.view.conn.NC.Publish(SubjectDone, body)
 	}

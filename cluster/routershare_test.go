@@ -87,7 +87,9 @@ func TestRoutersShareLoadAndSessions(t *testing.T) {
 			if a := askJSON(t, other, `{"tokens":16,"dry_run":true,"session":"s"}`); a.Sticky || a.Node != "a" {
 				t.Errorf("the session is worth any queue: %+v", a.Decision)
 			}
-			if code := do(t, first.Handler(), "POST", "/v1/done", `{"id":"r1","decoding":true}`, nil); code != http.StatusOK {
+			if !serving {
+				other.Prefilled("r1") // as a node does for CAIRN.DONE r1 DECODING
+			} else if code := do(t, first.Handler(), "POST", "/v1/done", `{"id":"r1","decoding":true}`, nil); code != http.StatusOK {
 				t.Fatalf("done: %d", code)
 			}
 			for _, s := range []*cluster.RouterService{first, other} {

@@ -75,7 +75,7 @@ func ownCommands(every func(step, from int) func(int) bool) commandTable {
 		"CAIRN.MATCH":     {arity: -3, do: (*session).cairnMatch},
 		"CAIRN.STAT":      {arity: 1, do: (*session).cairnStat},
 		"CAIRN.ROUTE":     {arity: 2, do: (*session).cairnRoute},
-		"CAIRN.DONE":      {arity: 2, do: (*session).cairnDone},
+		"CAIRN.DONE":      {arity: -2, do: (*session).cairnDone},
 		"CAIRN.GET":       {arity: -2, do: (*session).cairnGet},
 		"CAIRN.CAS":       {arity: -4, payload: only(3), do: (*session).cairnCAS},
 		"CAIRN.WATCH":     {arity: 4, do: (*session).cairnWatch},

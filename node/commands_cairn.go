@@ -161,9 +161,19 @@ func (s *session) cairnRoute(ctx context.Context, w *resp.Writer, args [][]byte)
 	w.Bulk(answer)
 }
 
-// cairnDone is CAIRN.DONE id: the routed request of that id has ended.
+// cairnDone is CAIRN.DONE id [DECODING]: the routed request of that id has ended, or its
+// prefill has.
 func (s *session) cairnDone(_ context.Context, w *resp.Writer, args [][]byte) {
-	s.n.router.Done(string(args[1]))
+	decoding := len(args) == 3 && strings.EqualFold(string(args[2]), "DECODING")
+	switch {
+	case len(args[1]) == 0, len(args) > 2 && !decoding:
+		w.Error("ERR CAIRN.DONE: want the id of a routed request, then DECODING if only its prefill is over")
+		return
+	case decoding:
+		s.n.router.Prefilled(string(args[1]))
+	default:
+		s.n.router.Done(string(args[1]))
+	}
 	w.Status("OK")
 }
 

@@ -442,7 +442,19 @@ func TestCairnCommands(t *testing.T) {
 		t.Errorf("drop: %q", got)
 	}
 
+	for _, command := range []string{"CAIRN.DONE r1 DECODING", "CAIRN.DONE r1", "CAIRN.DONE r2 decoding"} {
+		if got := ask(strings.Fields(command)...); got[0] != "+OK" {
+			t.Errorf("%s: %q", command, got)
+		}
+	}
+	if want := []string{"prefilled r1", "done r1", "prefilled r2"}; !slices.Equal(c.told, want) {
+		t.Errorf("the router was told %q, want %q", c.told, want)
+	}
+
 	for command, want := range map[string]string{
+		"CAIRN.DONE r1 NOW":                "ERR CAIRN.DONE: want the id",
+		"CAIRN.DONE r1 DECODING 2":         "ERR CAIRN.DONE: want the id",
+		"CAIRN.DONE":                       "ERR wrong number of arguments",
 		"CAIRN.MGET x y":                   "ERR CAIRN.MGET: want LOCAL or ANY before the keys",
 		"CAIRN.MGET ANY a b c d e":         "ERR CAIRN.MGET: 5 keys, max-batch is 4",
 		"CAIRN.MGET ANY a":                 "ERR ",

@@ -31,6 +31,7 @@ type memCluster struct {
 	nodes    map[string]*member
 	holdings map[block.Key]map[string]block.TierMask
 	unseen   map[string]int // for how many questions more a node is not shown to its peers
+	told     []string       // to the router, of requests
 }
 
 type member struct {
@@ -123,7 +124,15 @@ func (p port) RouteJSON(_ context.Context, request []byte) ([]byte, error) {
 	return json.Marshal(map[string]any{"asked": json.RawMessage(request)})
 }
 
-func (p port) Done(string) {}
+func (p port) Prefilled(id string) { p.c.tell("prefilled " + id) }
+func (p port) Done(id string)      { p.c.tell("done " + id) }
+
+// tell keeps what the router was told.
+func (c *memCluster) tell(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told = append(c.told, what)
+}
 
 // testTiers describes the tiers of a node under test, in bytes; 0 leaves out.
 type testTiers struct {

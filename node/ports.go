@@ -85,6 +85,9 @@ type Router interface {
 	// RouteJSON takes a request and gives an answer as docs/protocol.md describes
 	// them.
 	RouteJSON(ctx context.Context, request []byte) ([]byte, error)
+	// Prefilled says that the prefill of the request with this id is over: it is being
+	// decoded until Done.
+	Prefilled(id string)
 	// Done says that the request with this id no longer weighs on its node.
 	Done(id string)
 }
