@@ -27,7 +27,7 @@ tier/tiertest:     block tier
 vram:              block tier
 vram/devicetest:   block tier vram
 vram/emulated:     block tier vram
-eviction:          block
+eviction:          block tier
 hostcache:         block eviction tier
 diskstore:         block tier
 resp:              block
@@ -39,7 +39,7 @@ internal/faultproxy:
 internal/mutant:
 internal/natstest: cluster
 internal/sim:      block coherency coherency/ledger coherency/protocol internal/mutant
-internal/simulate: block eviction router internal/trace
+internal/simulate: block eviction router tier internal/trace
 internal/trace:    block sequence
 internal/replay:   block internal/trace
 internal/report:   internal/replay

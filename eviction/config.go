@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"cairn/tier"
 )
 
 // Defaults of [Config].
 const (
+	DefaultLook       = 8
 	DefaultSamples    = 16
 	DefaultGhosts     = 8
 	DefaultGhostsMost = 1 << 20
@@ -21,8 +24,17 @@ const (
 // the list of leaves, and 8 ghosts of 16 bytes, in tables that double.
 const BytesPerBlock = 400
 
-// Config of [Hazard]. The zero value is usable.
+// Config of a policy. The zero value is usable.
 type Config struct {
+	// Hint tells what the store's owner knows about a block between which and others
+	// Victim chooses; nil knows nothing. It is called a few times for each victim.
+	Hint func(id uint32) tier.Hint
+	// Look is how many of the oldest leaves LRU asks Hint about; 0 is DefaultLook. With
+	// more, blocks that have a copy leave sooner, and the order is less one of use.
+	Look int
+
+	// What follows is for Hazard.
+
 	// Samples is how many leaves are drawn for each victim; 0 is DefaultSamples.
 	Samples int
 	// Ghosts is how many evicted blocks are remembered for each block in the store,
@@ -48,6 +60,9 @@ type Config struct {
 // Validate reports every problem at once.
 func (c Config) Validate() error {
 	var errs []error
+	if c.Look < 0 || c.Look > 1<<16 {
+		errs = append(errs, fmt.Errorf("eviction: a look at %d leaves: want 1 to %d, or 0 for %d", c.Look, 1<<16, DefaultLook))
+	}
 	if c.Samples < 0 || c.Samples > 1<<16 {
 		errs = append(errs, fmt.Errorf("eviction: %d samples: want 1 to %d, or 0 for %d", c.Samples, 1<<16, DefaultSamples))
 	}
@@ -58,9 +73,11 @@ func (c Config) Validate() error {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Samples == 0 {
-		c.Samples = DefaultSamples
+	c.Look = orDefault(c.Look, DefaultLook)
+	if c.Hint == nil {
+		c.Hint, c.Look = func(uint32) tier.Hint { return 0 }, 1
 	}
+	c.Samples = orDefault(c.Samples, DefaultSamples)
 	c.Ghosts = orDefault(c.Ghosts, DefaultGhosts)
 	c.GhostsMost = orDefault(c.GhostsMost, DefaultGhostsMost)
 	c.HalfLife = orDefault(c.HalfLife, DefaultHalfLife)

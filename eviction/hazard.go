@@ -11,10 +11,7 @@ import (
 type Hazard struct {
 	cfg     Config
 	entries chunks[entry]
-	ids     map[uint64]uint32 // by fingerprint
-	// waiting is the number of children of blocks that are not here, by
-	// fingerprint.
-	waiting map[uint64]uint32
+	family  family
 	groups  []group
 	ghosts  ghosts
 	learner learner
@@ -32,14 +29,13 @@ var _ Policy = (*Hazard)(nil)
 
 // entry is a block in the store. It has no pointers.
 type entry struct {
-	key, parent uint64 // fingerprints; key 0 is nobody
-	at          time.Duration
-	children    uint32
-	leaf        uint32 // place in group.leaves plus one; 0 is not there
-	group       uint16
-	spell       spell
-	count       uint8
-	kind        uint8
+	kin
+	at    time.Duration
+	leaf  uint32 // place in group.leaves plus one; 0 is not there
+	group uint16
+	spell spell
+	count uint8
+	kind  uint8
 	flags
 }
 
@@ -47,8 +43,7 @@ type flags uint8
 
 const (
 	parked flags = 1 << iota
-	copied
-	inner // a block followed it, at some time
+	inner        // a block followed it, at some time
 )
 
 // group is the blocks that can take each other's room.
@@ -74,9 +69,10 @@ func NewHazard(cfg Config) (*Hazard, error) {
 	}
 	cfg = cfg.withDefaults()
 	h := &Hazard{
-		cfg: cfg, ids: map[uint64]uint32{}, waiting: map[uint64]uint32{},
+		cfg:    cfg,
 		ghosts: newGhosts(cfg.Ghosts, cfg.GhostsMost), rng: rand.New(rand.NewPCG(cfg.Seed, 0)),
 	}
+	h.family = newFamily(func(id uint32) *kin { return &h.entries.at(id).kin })
 	h.learner.compute(1)
 	return h, nil
 }
@@ -92,21 +88,19 @@ func (h *Hazard) Insert(id uint32, b Block, now time.Duration) {
 	}
 	e := h.entries.at(id)
 	*e = entry{group: uint16(b.Group), kind: b.Kind}
-	e.key, e.parent = b.fingerprints()
+	parent, follows := h.family.join(id, &b)
 	if g, ok := h.ghosts.take(e.key); ok {
 		h.learner.end(g.spell, now-g.time())
 		e.count = g.count
 	}
-	if n, ok := h.waiting[e.key]; ok {
-		delete(h.waiting, e.key)
-		e.children, e.flags = n, inner
+	if e.children > 0 {
+		e.flags = inner
 	}
 	h.use(e, now)
 	h.n++
 	h.groups[e.group].eligible++
-	h.ids[e.key] = id
-	if e.parent != 0 {
-		h.adopt(e.parent)
+	if follows {
+		h.followed(parent)
 	}
 	h.place(id, e)
 	h.upkeep(now)
@@ -119,38 +113,14 @@ func (h *Hazard) use(e *entry, now time.Duration) {
 	e.spell = h.learner.start(classOf(e.kind, e.count, e.flags&inner != 0))
 }
 
-// adopt tells a parent that it has one more child.
-func (h *Hazard) adopt(key uint64) {
-	id, ok := h.ids[key]
-	if !ok {
-		h.waiting[key]++
-		return
-	}
+// followed tells a block that it has got a child.
+func (h *Hazard) followed(id uint32) {
 	p := h.entries.at(id)
-	p.children++
 	if p.flags&inner == 0 {
 		p.flags |= inner
 		h.learner.change(&p.spell, classOf(p.kind, p.count, true))
 	}
 	h.place(id, p)
-}
-
-// disown tells a parent that it has one child less.
-func (h *Hazard) disown(key uint64) {
-	if id, ok := h.ids[key]; ok {
-		// Two keys with one fingerprint may have left fewer than there were.
-		p := h.entries.at(id)
-		p.children = max(p.children, 1) - 1
-		h.place(id, p)
-		return
-	}
-	switch n := h.waiting[key]; n {
-	case 0:
-	case 1:
-		delete(h.waiting, key)
-	default:
-		h.waiting[key] = n - 1
-	}
 }
 
 // place puts a block among the leaves of its group or takes it out, as it must be.
@@ -184,9 +154,6 @@ func (h *Hazard) Park(id uint32) { h.setFlag(id, h.entries.at(id), parked, true)
 // Unpark implements Policy.
 func (h *Hazard) Unpark(id uint32) { h.setFlag(id, h.entries.at(id), parked, false) }
 
-// SetCopied implements Policy.
-func (h *Hazard) SetCopied(id uint32, yes bool) { h.setFlag(id, h.entries.at(id), copied, yes) }
-
 func (h *Hazard) setFlag(id uint32, e *entry, f flags, on bool) {
 	if on == (e.flags&f != 0) {
 		return
@@ -210,15 +177,10 @@ func (h *Hazard) Evict(id uint32, now time.Duration) {
 // Remove implements Policy.
 func (h *Hazard) Remove(id uint32) {
 	e := h.entries.at(id)
-	delete(h.ids, e.key)
-	key, parent, children := e.key, e.parent, e.children
-	e.key = 0
+	parent, follows := h.family.leave(id)
 	h.place(id, e)
-	if children > 0 {
-		h.waiting[key] = children
-	}
-	if parent != 0 {
-		h.disown(parent)
+	if follows {
+		h.place(parent, h.entries.at(parent))
 	}
 	if e.flags&parked == 0 {
 		h.groups[e.group].eligible--

@@ -195,7 +195,7 @@ func TestMemory(t *testing.T) {
 
 func BenchmarkTouch(b *testing.B) {
 	const n = 1 << 20
-	for name, p := range map[string]Policy{"lru": NewLRU(), "hazard": newHazard(b, Config{})} {
+	for name, p := range map[string]Policy{"lru": newLRU(b, Config{}), "hazard": newHazard(b, Config{})} {
 		fill(p, n)
 		rng := rand.New(rand.NewPCG(1, 1))
 		b.Run(name, func(b *testing.B) {
@@ -211,7 +211,7 @@ func BenchmarkTouch(b *testing.B) {
 
 func BenchmarkEvict(b *testing.B) {
 	const n = 1 << 20
-	for name, p := range map[string]Policy{"lru": NewLRU(), "hazard": newHazard(b, Config{})} {
+	for name, p := range map[string]Policy{"lru": newLRU(b, Config{}), "hazard": newHazard(b, Config{})} {
 		fill(p, n)
 		i := n
 		b.Run(name, func(b *testing.B) {

@@ -1,6 +1,7 @@
 package eviction
 
 import (
+	"fmt"
 	"time"
 
 	"cairn/block"
@@ -28,9 +29,6 @@ type Policy interface {
 	// use of the block.
 	Park(id uint32)
 	Unpark(id uint32)
-	// SetCopied says whether another copy of the block is near, so that losing
-	// this one costs a transfer rather than a computation.
-	SetCopied(id uint32, copied bool)
 	// Len is the number of blocks.
 	Len() int
 }
@@ -42,31 +40,48 @@ type Block struct {
 	// none known.
 	Parent block.Key
 	// Group tells apart blocks that cannot take each other's room, such as slots
-	// of different sizes. Groups are small numbers from 0 on. A parent in another
-	// group counts as none.
+	// of different sizes. Groups are small numbers from 0 on.
 	Group int
 	// Kind tells apart requests of which the caller knows that they behave
 	// differently; what is learned of a kind is kept apart. 0 to [Kinds]−1.
 	Kind uint8
 }
 
+// New is an empty policy of the kind named, [KindLRU] or [KindHazard], or tells what is
+// wrong.
+func New(kind string, cfg Config) (Policy, error) {
+	switch kind {
+	case KindLRU:
+		return NewLRU(cfg)
+	case KindHazard:
+		return NewHazard(cfg)
+	}
+	return nil, fmt.Errorf("eviction: no policy %q: want %s or %s", kind, KindLRU, KindHazard)
+}
+
+// The policies that [New] makes.
+const (
+	KindLRU    = "lru"
+	KindHazard = "hazard"
+)
+
 // Kinds is the number of values of Block.Kind.
 const Kinds = 4
 
-// fingerprint is 64 bits that stand for a key in a group; 0 for the zero key only.
-func fingerprint(k *block.Key, group int) uint64 {
+// fingerprint is 64 bits that stand for a key; 0 for the zero key only.
+func fingerprint(k *block.Key) uint64 {
 	if k.IsZero() {
 		return 0
 	}
-	return max(k.Hash64()^uint64(k.Position()+1)*0x9e3779b97f4a7c15^uint64(group)*0xd1342543de82ef95, 1)
+	return max(k.Hash64()^uint64(k.Position()+1)*0x9e3779b97f4a7c15, 1)
 }
 
 // fingerprints are those of a block and its parent. A parent that does not come before
 // the block is none: no chain of parents ends where it began.
 func (b *Block) fingerprints() (key, parent uint64) {
-	key = fingerprint(&b.Key, b.Group)
+	key = fingerprint(&b.Key)
 	if b.Parent.Position() < b.Key.Position() {
-		parent = fingerprint(&b.Parent, b.Group)
+		parent = fingerprint(&b.Parent)
 	}
 	return key, parent
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cairn/block"
+	"cairn/tier"
 )
 
 // keyOf is the key of block number i of sequence s.
@@ -43,8 +44,17 @@ func newHazard(t testing.TB, cfg Config) *Hazard {
 	return h
 }
 
+func newLRU(t testing.TB, cfg Config) *LRU {
+	t.Helper()
+	l, err := NewLRU(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 func policies(t *testing.T) map[string]Policy {
-	return map[string]Policy{"lru": NewLRU(), "hazard": newHazard(t, Config{Guard: -1})}
+	return map[string]Policy{"lru": newLRU(t, Config{}), "hazard": newHazard(t, Config{Guard: -1})}
 }
 
 // Both policies evict in order of use while nothing tells blocks apart.
@@ -116,29 +126,133 @@ func TestGroupsAreApart(t *testing.T) {
 	}
 }
 
+// hints are what the owner of a store says in a test.
+type hints map[uint32]tier.Hint
+
+func (h hints) of(id uint32) tier.Hint { return h[id] }
+
 // Of two blocks alike the one with another copy goes first, even when it was used
-// later.
-func TestCopiedGoesFirst(t *testing.T) {
-	h := newHazard(t, Config{})
-	h.Insert(0, Block{Key: keyOf(0, 0)}, 0)
-	h.Insert(1, Block{Key: keyOf(1, 0)}, time.Minute)
-	h.SetCopied(1, true)
-	if id, _ := h.Victim(0, 3*time.Minute); id != 1 {
-		t.Errorf("victim is %d, want the one that is copied", id)
+// later; and one that is needed goes last.
+func TestHints(t *testing.T) {
+	said := hints{}
+	for name, p := range map[string]Policy{"lru": newLRU(t, Config{Hint: said.of}), "hazard": newHazard(t, Config{Hint: said.of})} {
+		t.Run(name, func(t *testing.T) {
+			clear(said)
+			p.Insert(0, Block{Key: keyOf(0, 0)}, 0)
+			p.Insert(1, Block{Key: keyOf(1, 0)}, time.Minute)
+			said[1] = tier.Copied
+			if id, _ := p.Victim(0, 3*time.Minute); id != 1 {
+				t.Errorf("victim is %d, want the one that is copied", id)
+			}
+			delete(said, 1)
+			if id, _ := p.Victim(0, 3*time.Minute); id != 0 {
+				t.Errorf("victim is %d, want the older one now that there is no copy", id)
+			}
+			said[0] = tier.Needed
+			if id, _ := p.Victim(0, 3*time.Minute); id != 1 {
+				t.Errorf("victim is %d, want the one that is not needed", id)
+			}
+			said[1] = tier.Needed
+			if _, ok := p.Victim(0, 3*time.Minute); !ok {
+				t.Error("no victim among needed blocks")
+			}
+		})
 	}
-	h.SetCopied(1, false)
-	if id, _ := h.Victim(0, 3*time.Minute); id != 0 {
-		t.Errorf("victim is %d, want the older one now that there is no copy", id)
+}
+
+// A copy counts among the oldest leaves only: what was just used stays.
+func TestCopiesCountWithinBounds(t *testing.T) {
+	asked := 0
+	l := newLRU(t, Config{Look: 3, Hint: func(id uint32) tier.Hint {
+		asked++
+		if id == 3 {
+			return tier.Copied
+		}
+		return 0
+	}})
+	for i := range uint32(10) {
+		l.Insert(i, Block{Key: keyOf(int(i), 0)}, time.Duration(i))
+	}
+	if id, _ := l.Victim(0, time.Hour); id != 0 || asked != 3 {
+		t.Errorf("victim is %d after %d questions, want the oldest after 3", id, asked)
+	}
+	l.Evict(0, time.Hour)
+	if id, _ := l.Victim(0, time.Hour); id != 3 {
+		t.Errorf("victim is %d, want the copied one of the oldest three", id)
+	}
+}
+
+// Where every request uses the whole of its prefix, in whatever order, LRU takes the leaf
+// of the request that is longest ago, and from it on to its parents.
+func TestLRUOfLeavesIsExact(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	l := newLRU(t, Config{})
+	const room, fanout, depth = 60, 3, 6
+	type held struct {
+		b    Block
+		used int
+	}
+	ids, by := map[block.Key]uint32{}, map[uint32]held{}
+	var free []uint32
+	for i := range uint32(room) {
+		free = append(free, i)
+	}
+	leafOldest := func() uint32 {
+		parents := map[block.Key]bool{}
+		for _, h := range by {
+			parents[h.b.Parent] = true
+		}
+		best, found := uint32(0), false
+		for id, h := range by {
+			if o := by[best]; !parents[h.b.Key] && (!found || h.used < o.used || h.used == o.used && h.b.Key.Position() > o.b.Key.Position()) {
+				best, found = id, true
+			}
+		}
+		return best
+	}
+	for step := range 4000 {
+		path, parent := []Block(nil), block.Key{}
+		for i, s := 0, 0; i < 1+rng.IntN(depth); i++ {
+			s = s*fanout + rng.IntN(fanout)
+			b := Block{Key: keyOf(s+1, i), Parent: parent}
+			path, parent = append(path, b), b.Key
+		}
+		for _, b := range path {
+			if id, ok := ids[b.Key]; ok {
+				by[id] = held{b, step}
+				l.Touch(id, 0)
+			}
+		}
+		for _, b := range path {
+			if _, ok := ids[b.Key]; ok {
+				continue
+			}
+			if len(free) == 0 {
+				got, ok := l.Victim(0, 0)
+				if want := leafOldest(); !ok || got != want {
+					t.Fatalf("step %d: victim is %d, used at %d, want %d, used at %d", step, got, by[got].used, want, by[want].used)
+				}
+				l.Evict(got, 0)
+				delete(ids, by[got].b.Key)
+				delete(by, got)
+				free = append(free, got)
+			}
+			id := free[len(free)-1]
+			free = free[:len(free)-1]
+			l.Insert(id, b, 0)
+			ids[b.Key], by[id] = id, held{b, step}
+		}
 	}
 }
 
 // What was just stored may be about to get a child: it goes last.
 func TestFreshLeavesGoLast(t *testing.T) {
-	h := newHazard(t, Config{})
+	h := newHazard(t, Config{Hint: hints{1: tier.Copied}.of})
 	now := time.Hour
 	h.Insert(0, Block{Key: keyOf(0, 0)}, now)
 	h.Insert(1, blockOf(1, 0), now+500*time.Millisecond)
-	h.SetCopied(1, true)
 	if id, _ := h.Victim(0, now+900*time.Millisecond); id != 0 {
 		t.Errorf("victim is %d, want the older of two fresh ones", id)
 	}
@@ -163,8 +277,13 @@ func TestValidate(t *testing.T) {
 func TestLeavesBeforeParents(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
+	l, h := newLRU(t, Config{}), newHazard(t, Config{Seed: seed, Ghosts: 2})
+	t.Run("lru", func(t *testing.T) { testLeavesBeforeParents(t, seed, l, func() { checkLists(t, l) }) })
+	t.Run("hazard", func(t *testing.T) { testLeavesBeforeParents(t, seed, h, func() { checkTables(t, h) }) })
+}
+
+func testLeavesBeforeParents(t *testing.T, seed uint64, h Policy, check func()) {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	h := newHazard(t, Config{Seed: seed, Ghosts: 2})
 	type node struct {
 		b  Block
 		id uint32
@@ -225,6 +344,13 @@ func TestLeavesBeforeParents(t *testing.T) {
 				break
 			}
 		}
+		if rng.IntN(20) == 0 {
+			for _, n := range held {
+				h.Park(n.id)
+				h.Unpark(n.id)
+				break
+			}
+		}
 		if h.Len() != len(held) {
 			t.Fatalf("the policy counts %d blocks, want %d", h.Len(), len(held))
 		}
@@ -232,7 +358,35 @@ func TestLeavesBeforeParents(t *testing.T) {
 	if evictions < 1000 {
 		t.Fatalf("only %d evictions: the test tests nothing", evictions)
 	}
-	checkTables(t, h)
+	check()
+}
+
+// checkLists compares the lists of a policy with what it says of each block.
+func checkLists(t *testing.T, l *LRU) {
+	t.Helper()
+	listed := 0
+	for _, g := range l.groups {
+		for in := useList; in < listCount; in++ {
+			older := uint32(0)
+			for at := g[in].oldest; at != 0; at = l.links.at(at - 1).newer {
+				n := l.links.at(at - 1)
+				if n.in != in || n.older != older || n.key == 0 {
+					t.Fatalf("block %d says that it is in list %d after %d; it is in %d after %d", at-1, n.in, n.older, in, older)
+				}
+				if in == asideList && n.children == 0 {
+					t.Fatalf("block %d was set aside and has no children", at-1)
+				}
+				older = at
+				listed++
+			}
+			if g[in].newest != older {
+				t.Fatalf("list %d ends with %d, want %d", in, g[in].newest, older)
+			}
+		}
+	}
+	if listed != l.n || len(l.family.ids) != l.n {
+		t.Fatalf("%d blocks are listed and %d indexed, want %d", listed, len(l.family.ids), l.n)
+	}
 }
 
 // checkTables compares lists and counts with what they are made of.
@@ -272,21 +426,21 @@ func checkTables(t *testing.T, h *Hazard) {
 	for _, g := range h.groups {
 		listed += len(g.leaves)
 	}
-	if n != h.n || len(h.ids) != n || listed != leaves {
-		t.Fatalf("%d entries, %d counted, %d indexed; %d leaves, %d listed", n, h.n, len(h.ids), leaves, listed)
+	if n != h.n || len(h.family.ids) != n || listed != leaves {
+		t.Fatalf("%d entries, %d counted, %d indexed; %d leaves, %d listed", n, h.n, len(h.family.ids), leaves, listed)
 	}
 	for k, v := range children {
-		if h.waiting[k] != v {
-			t.Fatalf("%d children wait for %x, want %d", h.waiting[k], k, v)
+		if h.family.waiting[k] != v {
+			t.Fatalf("%d children wait for %x, want %d", h.family.waiting[k], k, v)
 		}
 	}
-	if len(h.waiting) != len(children) {
-		t.Fatalf("%d parents are waited for, want %d", len(h.waiting), len(children))
+	if len(h.family.waiting) != len(children) {
+		t.Fatalf("%d parents are waited for, want %d", len(h.family.waiting), len(children))
 	}
 }
 
 // Leaves that may not go protect their parents no further than there is a choice, and
-// a lineage that goes in a circle, or into another group, protects nothing.
+// a lineage that goes in a circle, or into another group, does not stop it.
 func TestSomethingAlwaysGoes(t *testing.T) {
 	h := newHazard(t, Config{})
 	for i := range 3 {

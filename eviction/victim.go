@@ -1,6 +1,10 @@
 package eviction
 
-import "time"
+import (
+	"time"
+
+	"cairn/tier"
+)
 
 // Victim implements Policy.
 func (h *Hazard) Victim(groupID int, now time.Duration) (id uint32, ok bool) {
@@ -11,6 +15,9 @@ func (h *Hazard) Victim(groupID int, now time.Duration) (id uint32, ok bool) {
 	best, second := candidate{}, candidate{}
 	consider := func(id uint32) {
 		c := h.candidate(id, now)
+		if c.mayPrecede(&best, h.cfg.CopyWeight) {
+			c.hear(h.cfg.Hint(id), h.cfg.CopyWeight)
+		}
 		switch {
 		case best.ok && id == best.id:
 		case c.before(&best):
@@ -20,7 +27,7 @@ func (h *Hazard) Victim(groupID int, now time.Duration) (id uint32, ok bool) {
 		}
 	}
 	for _, key := range g.kept {
-		if id, ok := h.ids[key]; ok {
+		if id, ok := h.family.ids[key]; ok {
 			if e := h.entries.at(id); e.leaf != 0 && int(e.group) == groupID {
 				consider(id)
 			}
@@ -64,29 +71,42 @@ func (h *Hazard) anyBlocks(groupID int, consider func(uint32)) {
 
 // candidate is a block that may be the victim.
 type candidate struct {
-	id    uint32
-	ok    bool
-	fresh bool
-	value float32
-	at    time.Duration
+	id     uint32
+	ok     bool
+	fresh  bool
+	needed bool
+	value  float32
+	at     time.Duration
 }
 
 func (h *Hazard) candidate(id uint32, now time.Duration) candidate {
 	e := h.entries.at(id)
 	idle := now - e.at
-	c := candidate{id: id, ok: true, fresh: idle < h.cfg.Guard, at: e.at, value: h.learner.value[e.spell.class][bucketOf(idle)]}
-	if e.flags&copied != 0 {
-		c.value *= float32(h.cfg.CopyWeight)
-	}
-	return c
+	return candidate{id: id, ok: true, fresh: idle < h.cfg.Guard, at: e.at, value: h.learner.value[e.spell.class][bucketOf(idle)]}
 }
 
-// before tells whether c should go rather than d. Among the fresh, and between
-// equals, that is the one used longest ago.
+// mayPrecede tells whether c may turn out to be one that goes before best: whether it is
+// worth asking for a hint.
+func (c *candidate) mayPrecede(best *candidate, copyWeight float64) bool {
+	return !best.ok || best.fresh || best.needed || !c.fresh && c.value*float32(copyWeight) <= best.value
+}
+
+// hear takes a hint into account.
+func (c *candidate) hear(hint tier.Hint, copyWeight float64) {
+	if hint&tier.Copied != 0 {
+		c.value *= float32(copyWeight)
+	}
+	c.needed = hint&tier.Needed != 0
+}
+
+// before tells whether c should go rather than d. What is needed goes last. Among the
+// fresh, and between equals, the one used longest ago goes first.
 func (c *candidate) before(d *candidate) bool {
 	switch {
 	case !d.ok:
 		return true
+	case c.needed != d.needed:
+		return d.needed
 	case c.fresh != d.fresh:
 		return d.fresh
 	case c.fresh || c.value == d.value:

@@ -93,10 +93,9 @@ func (b *belady) Remove(id uint32) {
 	}
 }
 
-func (b *belady) Park(uint32)            {}
-func (b *belady) Unpark(uint32)          {}
-func (b *belady) SetCopied(uint32, bool) {}
-func (b *belady) Len() int               { return len(b.ids) }
+func (b *belady) Park(uint32)   {}
+func (b *belady) Unpark(uint32) {}
+func (b *belady) Len() int      { return len(b.ids) }
 
 // leafHeap has the leaf used again last on top.
 type leafHeap struct {

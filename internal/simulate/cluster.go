@@ -8,6 +8,7 @@ import (
 
 	"cairn/eviction"
 	"cairn/router"
+	"cairn/tier"
 )
 
 // node is a virtual node.
@@ -53,7 +54,6 @@ type cluster struct {
 	// perBlock and perFetch are the time to compute and to fetch a block.
 	perBlock, perFetch time.Duration
 	rate               float64 // tokens per second
-	gone               []uint32
 }
 
 func newCluster(w *Workload, cfg Config) (*cluster, error) {
@@ -84,11 +84,14 @@ func newCluster(w *Workload, cfg Config) (*cluster, error) {
 		if routing == "pool" || routing == "belady" {
 			continue
 		}
-		p, err := newPolicy(evict, cfg.Seed+uint64(i))
-		if err != nil {
+		n.store = newStore(w.Blocks, cfg.Capacity, indexed)
+		ask := eviction.Config{Seed: cfg.Seed + uint64(i)}
+		if indexed {
+			ask.Hint = func(id uint32) tier.Hint { return c.hint(n, n.store.held[id]) }
+		}
+		if n.store.policy, err = eviction.New(evict, ask); err != nil {
 			return nil, err
 		}
-		n.store = newStore(w.Blocks, cfg.Capacity, p, indexed)
 		if indexed {
 			if err := c.index.SetNode(router.NodeInfo{ID: n.name, Incarnation: 1, Addr: n.name, PrefillTokensPerSecond: c.rate}); err != nil {
 				return nil, err
@@ -97,22 +100,23 @@ func newCluster(w *Workload, cfg Config) (*cluster, error) {
 	}
 	switch routing {
 	case "pool":
-		p, err := newPolicy(evict, cfg.Seed)
-		if err != nil {
-			return nil, err
-		}
-		c.pool = newStore(w.Blocks, cfg.Capacity*cfg.Nodes, p, false)
+		c.pool = newStore(w.Blocks, cfg.Capacity*cfg.Nodes, false)
+		c.pool.policy, err = eviction.New(evict, eviction.Config{Seed: cfg.Seed})
 	case "belady":
-		c.pool = newStore(w.Blocks, cfg.Capacity*cfg.Nodes, newBelady(w), false)
+		c.pool = newStore(w.Blocks, cfg.Capacity*cfg.Nodes, false)
+		c.pool.policy = newBelady(w)
 	}
-	return c, nil
+	return c, err
 }
 
-func newPolicy(name string, seed uint64) (eviction.Policy, error) {
-	if name == "hazard" {
-		return eviction.NewHazard(eviction.Config{Seed: seed})
+// hint is what a node knows of a block of its own: whether another one has it, too.
+func (c *cluster) hint(n *node, number uint32) tier.Hint {
+	for _, o := range c.nodes {
+		if o != n && o.store.has(number) {
+			return tier.Copied
+		}
 	}
-	return eviction.NewLRU(), nil
+	return 0
 }
 
 // announce tells the index what has changed on a node.

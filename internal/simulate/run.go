@@ -77,7 +77,7 @@ func (c *cluster) enqueue(r *Request, p placement, fetched int) time.Duration {
 func (c *cluster) serve(r *Request, p placement, copying bool) (fetched int, err error) {
 	if c.pool != nil {
 		c.pool.touch(r, 0, p.cached)
-		c.gone = c.pool.put(r, p.cached, len(r.Keys), c.gone[:0])
+		c.pool.put(r, p.cached, len(r.Keys))
 		return 0, nil
 	}
 	for _, t := range slices.Backward(p.transfers) {
@@ -90,38 +90,9 @@ func (c *cluster) serve(r *Request, p placement, copying bool) (fetched int, err
 	if copying {
 		from = 0
 	}
-	c.gone = s.put(r, from, len(r.Keys), c.gone[:0])
+	s.put(r, from, len(r.Keys))
 	if c.index == nil {
 		return fetched, nil
 	}
-	if err := c.announce(p.node); err != nil {
-		return fetched, err
-	}
-	c.markCopies(r, from)
-	return fetched, nil
-}
-
-// markCopies tells the nodes which of the blocks that were stored, or had a copy that
-// is gone, have another copy.
-func (c *cluster) markCopies(r *Request, from int) {
-	for _, n := range r.numbers[from:] {
-		c.markCopy(n)
-	}
-	for _, n := range c.gone {
-		c.markCopy(n)
-	}
-}
-
-func (c *cluster) markCopy(number uint32) {
-	copies := 0
-	for _, n := range c.nodes {
-		if n.store.has(number) {
-			copies++
-		}
-	}
-	for _, n := range c.nodes {
-		if id := n.store.ids[number]; id != 0 {
-			n.store.policy.SetCopied(id-1, copies > 1)
-		}
-	}
+	return fetched, c.announce(p.node)
 }

@@ -20,8 +20,8 @@ type store struct {
 	indexed bool
 }
 
-func newStore(blocks, room int, p eviction.Policy, indexed bool) *store {
-	return &store{policy: p, ids: make([]uint32, blocks), room: room, indexed: indexed}
+func newStore(blocks, room int, indexed bool) *store {
+	return &store{ids: make([]uint32, blocks), room: room, indexed: indexed}
 }
 
 func (s *store) has(number uint32) bool { return s.ids[number] != 0 }
@@ -45,33 +45,25 @@ func (s *store) touch(r *Request, from, to int) {
 	}
 }
 
-// put stores blocks from…to−1 of the request that are not here; what it evicts is
-// appended to gone, by number. They come the deepest first where the policy goes by
-// recency alone, so that it evicts leaves before parents.
-func (s *store) put(r *Request, from, to int, gone []uint32) []uint32 {
-	_, reverse := s.policy.(*eviction.LRU)
-	for i := from; i < to; i++ {
-		at := i
-		if reverse {
-			at = to - 1 - (i - from)
-		}
+// put stores blocks from…to−1 of the request that are not here.
+func (s *store) put(r *Request, from, to int) {
+	for at := from; at < to; at++ {
 		number := r.numbers[at]
 		if s.has(number) {
 			continue
 		}
-		id, ok := s.slot(r.At, &gone)
+		id, ok := s.slot(r.At)
 		if !ok {
-			return gone
+			return
 		}
 		s.ids[number], s.held[id], s.keys[id] = id+1, number, r.Keys[at]
 		s.policy.Insert(id, eviction.Block{Key: r.Keys[at], Parent: r.parent(at)}, r.At)
 		s.tell(r.Keys[at], true)
 	}
-	return gone
 }
 
 // slot is the id of a free slot, made free if it must be.
-func (s *store) slot(now time.Duration, gone *[]uint32) (id uint32, ok bool) {
+func (s *store) slot(now time.Duration) (id uint32, ok bool) {
 	if len(s.held) < s.room {
 		s.held, s.keys = append(s.held, 0), append(s.keys, block.Key{})
 		return uint32(len(s.held) - 1), true
@@ -83,7 +75,6 @@ func (s *store) slot(now time.Duration, gone *[]uint32) (id uint32, ok bool) {
 	s.policy.Evict(id, now)
 	s.ids[s.held[id]] = 0
 	s.tell(s.keys[id], false)
-	*gone = append(*gone, s.held[id])
 	return id, true
 }
 
