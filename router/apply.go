@@ -43,12 +43,6 @@ func (e Event) validate() error {
 	return nil
 }
 
-// Entry is one block of a snapshot.
-type Entry struct {
-	Key   block.Key      `json:"key"`
-	Tiers block.TierMask `json:"tiers"`
-}
-
 // touchAhead is how many look-ups are started together: each misses the
 // processor's cache, and they wait for memory in parallel.
 const touchAhead = 32
@@ -124,94 +118,4 @@ func (ix *Index) change(n *node, changes []Change) {
 		}
 		changes = changes[len(some):]
 	}
-}
-
-// loadChunk is how many entries of a snapshot are loaded before others get a
-// turn.
-const loadChunk = 1024
-
-// Load replaces all that is known of a node by a snapshot, which covers its
-// changes up to number covered. Readers see the old state until the new one is
-// complete. A snapshot of an older incarnation, or of an earlier point than the
-// changes applied already, is ignored. entries is only read, during the call.
-func (ix *Index) Load(id string, incarnation, covered uint64, entries []Entry) error {
-	if id == "" {
-		return fmt.Errorf("%w: the snapshot's node is empty", ErrEvent)
-	}
-	for _, e := range entries {
-		if e.Tiers&^tierMask != 0 || e.Tiers == 0 {
-			return fmt.Errorf("%w: snapshot of node %s: block %v has tiers %#x", ErrEvent, id, e.Key, uint8(e.Tiers))
-		}
-	}
-	n, slot, err := ix.beginLoad(id, incarnation, covered)
-	if n == nil || err != nil {
-		return err
-	}
-	// Until finishLoad nobody but this call knows the slot.
-	loading := node{id: id, slot: slot}
-	ix.own(&loading)
-	for len(entries) > 0 {
-		m := min(loadChunk, len(entries))
-		ix.loadSome(&loading, entries[:m])
-		entries = entries[m:]
-	}
-	ix.finishLoad(n, &loading, incarnation, covered)
-	return nil
-}
-
-// beginLoad is the node and a new slot, or nil when the snapshot comes too late.
-func (ix *Index) beginLoad(id string, incarnation, covered uint64) (*node, int, error) {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	n, err := ix.enter(id, incarnation)
-	if err != nil {
-		return nil, 0, err
-	}
-	if n == nil || n.position > covered {
-		ix.stats.staleLoads++
-		return nil, 0, nil
-	}
-	if err := ix.hear(n); err != nil {
-		return nil, 0, err
-	}
-	slot, err := ix.takeSlot()
-	if err != nil {
-		return nil, 0, err
-	}
-	return n, slot, nil
-}
-
-func (ix *Index) loadSome(loading *node, entries []Entry) {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	var changes [touchAhead]Change
-	for len(entries) > 0 {
-		some := changes[:0]
-		for len(entries) > 0 && len(some)+block.Tiers <= touchAhead {
-			for t := range entries[0].Tiers.All() {
-				some = append(some, Change{Key: entries[0].Key, Tier: t, Stored: true})
-			}
-			entries = entries[1:]
-		}
-		ix.change(loading, some)
-	}
-	ix.relieve()
-}
-
-// finishLoad puts the new slot in the place of the old one, unless events have
-// overtaken the snapshot or the node is gone.
-func (ix *Index) finishLoad(n, loading *node, incarnation, covered uint64) {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	if n.gone || n.incarnation != incarnation || n.position > covered || ix.nodes[n.id] != n {
-		ix.retire(loading.slot)
-		ix.stats.staleLoads++
-		return
-	}
-	ix.retire(n.slot)
-	n.slot, n.blocks, n.position = loading.slot, loading.blocks, covered
-	ix.memory.owners[n.slot] = n
-	ix.stats.loads++
-	ix.publish(n)
-	n.wake()
 }

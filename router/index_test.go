@@ -348,17 +348,18 @@ func TestSnapshotOvertakenWhileLoading(t *testing.T) {
 		"restart":  func(ix *Index) error { return ix.SetNode(NodeInfo{ID: "node-0", Incarnation: 2}) },
 	} {
 		ix := newIndex(t, Exact, 1)
-		n, slot, err := ix.beginLoad("node-0", 1, 0)
-		if n == nil || err != nil {
-			t.Fatal(n, err)
+		l, err := ix.BeginLoad("node-0", 1, 0)
+		if err == nil {
+			err = l.Add([]Entry{{Key: keys[1], Tiers: block.MaskOf(block.Host)}})
 		}
-		loading := node{id: "node-0", slot: slot}
-		ix.loadSome(&loading, []Entry{{Key: keys[1], Tiers: block.MaskOf(block.Host)}})
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := meanwhile(ix); err != nil {
 			t.Fatal(err)
 		}
 		want := ix.Stats().Nodes
-		ix.finishLoad(n, &loading, 1, 0)
+		l.Finish()
 		if h := ix.Holders(keys[1], nil); len(h) != 0 {
 			t.Errorf("%s: the snapshot is shown: %v", name, h)
 		}
@@ -368,6 +369,36 @@ func TestSnapshotOvertakenWhileLoading(t *testing.T) {
 		if s := ix.Stats(); s.StaleLoads != 1 {
 			t.Errorf("%s: %d stale loads", name, s.StaleLoads)
 		}
+	}
+}
+
+// A snapshot that is abandoned, or of which something is not valid, changes nothing, and its
+// slot can be used again.
+func TestSnapshotAbandoned(t *testing.T) {
+	keys := chain(rand.New(rand.NewPCG(1, 1)), 3)
+	ix := newIndex(t, Exact, 1)
+	mustApply(t, ix, stored("node-0", 1, block.Host, keys[:1]))
+	for range MaxNodes + 1 {
+		l, err := ix.BeginLoad("node-0", 1, 5)
+		if err == nil {
+			err = l.Add([]Entry{{Key: keys[1], Tiers: block.MaskOf(block.Host)}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Add([]Entry{{Key: keys[2], Tiers: 8}}); !errors.Is(err, ErrEvent) {
+			t.Fatalf("a tier that there is not: %v", err)
+		}
+		l.Abandon()
+		l.Finish()
+	}
+	for i, want := range []int{1, 0, 0} {
+		if h := ix.Holders(keys[i], nil); len(h) != want {
+			t.Errorf("block %d is held by %v", i, h)
+		}
+	}
+	if _, position, _ := ix.Position("node-0"); position != 1 {
+		t.Errorf("position %d", position)
 	}
 }
 

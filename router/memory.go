@@ -147,13 +147,6 @@ func depthFloor(depth uint64) int {
 	return int((4 + depth%4) << (e - 2))
 }
 
-// own notes whose a slot is. Its holder alone knows the slot so far.
-func (ix *Index) own(n *node) {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	ix.memory.owners[n.slot] = n
-}
-
 // Relax lifts the limit of depth when less than half of the bound is in use, and tells
 // whether it did. It doubts all nodes then ([Index.Doubt]), so that their snapshots bring
 // back what was forgotten.
