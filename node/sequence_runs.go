@@ -115,42 +115,8 @@ func (l *runs) clear() {
 
 // truncate releases what lies at position end or beyond, and its slots.
 func (l *runs) truncate(end int) {
-	kept := (*l)[:0]
-	for _, r := range *l {
-		if r.Offset() >= end {
-			r.Clear()
-			continue
-		}
-		kept = append(kept, shortened(r, end))
-	}
-	clear((*l)[len(kept):])
-	*l = kept
-}
-
-// shortened is the run up to position end, in the place of r, whose pins it takes over.
-func shortened(r *run, end int) *run {
-	if r.PendingPositions().End <= end {
-		return r
-	}
-	short, err := sequence.NewAssignments[hold](r.Offset())
-	if err != nil {
-		panic(err) // the offset is r's
-	}
-	var blocks []sequence.Block[hold]
-	for b := range r.AssignedBlocks() {
-		if b.Key.Position() < end {
-			blocks = append(blocks, b)
-		} else {
-			b.Pin.Release()
-		}
-	}
-	ids := slices.Collect(r.PendingIDs())
-	_, err = short.ExtendAssigned(blocks)
-	if err == nil {
-		err = short.ExtendBlockIDs(ids[:max(end-r.NextPosition(), 0)])
-	}
-	if err != nil {
-		panic(err) // they were r's
-	}
-	return short
+	*l = slices.DeleteFunc(*l, func(r *run) bool {
+		r.Truncate(end)
+		return r.Offset() >= end
+	})
 }

@@ -140,6 +140,28 @@ func (a *Assignments[P]) TakeStaged() []Block[P] {
 	return staged
 }
 
+// Truncate follows a sequence that was truncated or unwound to end blocks, such as
+// [TokenSequence.Blocks] says. It releases the pins of the assigned blocks at position
+// end or beyond, by ascending position, and forgets every slot there, whichever its
+// phase; slots that waited for a block before end go on waiting. With an end that no
+// slot reaches it does nothing.
+func (a *Assignments[P]) Truncate(end int) {
+	keep := max(end-a.offset, 0)
+	for _, id := range a.pending.cut(max(keep-len(a.blocks), 0)) {
+		a.known.remove(id)
+	}
+	if keep >= len(a.blocks) {
+		return
+	}
+	for _, b := range a.blocks[min(keep, a.committed):a.committed] {
+		b.Pin.Release()
+	}
+	cut := a.blocks[keep:]
+	a.forget(cut)
+	clear(cut)
+	a.blocks, a.committed = a.blocks[:keep], min(keep, a.committed)
+}
+
 // Clear releases every pin, by ascending position, and forgets every slot. The
 // offset stays.
 func (a *Assignments[P]) Clear() {

@@ -12,7 +12,7 @@ import (
 type BlockID uint64
 
 // Pin holds the bytes of a registered block in place. An [Assignments] owns the
-// pins that it was given without error, and releases each once, in Clear. The
+// pins that it was given without error, and releases each once, in Truncate or Clear. The
 // pins in a [Block] that a query returns are lent: do not release them. Release
 // of the zero value must do nothing.
 type Pin interface {

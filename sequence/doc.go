@@ -24,7 +24,7 @@
 // bytes:
 //
 //	ExtendBlockIDs       StagePending       CommitStaged, CommitPinned
-//	──────────────▶ pending ─────────▶ staged ─────────▶ assigned ──▶ Clear
+//	──────────────▶ pending ─────────▶ staged ─────────▶ assigned ──▶ Truncate, Clear
 //	                   │                  └──▶ TakeStaged    ▲
 //	                   └───────── AssignPending ─────────────┤
 //	ExtendAssigned ──────────────────────────────────────────┘
@@ -38,10 +38,10 @@
 // pool they are in. With another [Pin], such as the view of a block in a tier, a
 // block comes with its pin: a hit in the cache becomes assigned at once by
 // ExtendAssigned, a block that was staged by CommitPinned when its bytes have been
-// registered, and Clear releases them all.
+// registered. Truncate and Clear release them.
 //
-// Keys that an Assignments has taken stay as they are: whoever truncates the
-// sequence below its next position clears it.
+// Keys that an Assignments has taken stay as they are: whoever truncates or unwinds
+// the sequence truncates it as well, before the sequence grows again.
 //
 // The package is pure: no I/O, clock, lock, goroutine or context.
 package sequence

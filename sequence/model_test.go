@@ -83,10 +83,17 @@ func (m *model) step(p *pair) {
 		want, wantErr := p.model.assignPending(keys)
 		m.same(fmt.Sprintf("AssignPending(%d keys): %v, want %v", len(keys), r, want), err, wantErr, r == want)
 	case 7:
-		if m.choose(4) == 0 {
+		switch m.choose(4) {
+		case 0:
 			p.real.Clear()
-			p.model.clear()
+			p.model.truncate(0)
 			m.same("Clear", nil, nil)
+			return
+		case 1:
+			end := m.choose(len(m.keys)) - 1
+			p.real.Truncate(end)
+			p.model.truncate(end)
+			m.same(fmt.Sprintf("Truncate(%d)", end), nil, nil)
 			return
 		}
 		got, want := p.real.TakeStaged(), p.model.takeStaged()

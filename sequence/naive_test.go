@@ -117,13 +117,31 @@ func (n *naive) takeStaged() []Block[lease] {
 	return out
 }
 
-func (n *naive) clear() {
+func (n *naive) truncate(end int) {
+	var assigned, staged []Block[lease]
+	var pending []BlockID
+	position := n.offset
 	for _, b := range n.assigned {
-		if b.Pin.name != "" {
+		if position < end {
+			assigned = append(assigned, b)
+		} else if b.Pin.name != "" {
 			n.released = append(n.released, b.Pin.name)
 		}
+		position++
 	}
-	n.assigned, n.staged, n.pending = nil, nil, nil
+	for _, b := range n.staged {
+		if position < end {
+			staged = append(staged, b)
+		}
+		position++
+	}
+	for _, id := range n.pending {
+		if position < end {
+			pending = append(pending, id)
+		}
+		position++
+	}
+	n.assigned, n.staged, n.pending = assigned, staged, pending
 }
 
 // zip pairs source's assigned slots with target's slots at the same positions,

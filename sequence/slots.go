@@ -33,6 +33,16 @@ type fifo struct {
 
 func (q *fifo) waiting() []BlockID { return q.ids[q.head:] }
 
+// cut keeps the first n that wait, or all, and returns the others, until the next call
+// that adds ids.
+func (q *fifo) cut(n int) []BlockID {
+	end := min(q.head+n, len(q.ids))
+	rest := q.ids[end:]
+	q.ids = q.ids[:end]
+	q.drop(0)
+	return rest
+}
+
 // drop removes the first n, and closes the gap once that moves fewer ids than
 // have left: constant time an id, and no allocation in steady state.
 func (q *fifo) drop(n int) {
