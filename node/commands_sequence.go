@@ -14,7 +14,7 @@ import (
 )
 
 // sequenceCommands are those of sequences, which belong to the connection that opened
-// them.
+// them, and of what is fetched ahead of them.
 func sequenceCommands(every func(step, from int) func(int) bool) commandTable {
 	return commandTable{
 		"CAIRN.SEQ.OPEN":     {arity: -2, do: (*session).seqOpen},
@@ -28,6 +28,7 @@ func sequenceCommands(every func(step, from int) func(int) bool) commandTable {
 		"CAIRN.SEQ.STAT":     {arity: 2, do: (*session).seqStat},
 		"CAIRN.SEQ.CANCEL":   {arity: 2, do: (*session).seqCancel},
 		"CAIRN.SEQ.CLOSE":    {arity: 2, do: (*session).seqClose},
+		"CAIRN.PREFETCH":     {arity: -3, do: (*session).prefetch},
 	}
 }
 

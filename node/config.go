@@ -87,6 +87,17 @@ type Config struct {
 	// SequenceIdle is after how long without use a sequence is closed; default 10 min.
 	SequenceIdle time.Duration
 
+	// Prefetches is how many prefetches run at once; default 2.
+	Prefetches int
+	// PrefetchQueue is the most prefetches that wait, and the most that hold blocks;
+	// default 64. More are dropped, or let go of.
+	PrefetchQueue int
+	// PrefetchPins is the share of a tier's capacity, within SequencePins, that prefetches
+	// may pin, above 0 to 1; default 0.25. They give it up to whoever needs it.
+	PrefetchPins float64
+	// PrefetchHold is for how long the blocks of a prefetch stay pinned; default 5 s.
+	PrefetchHold time.Duration
+
 	// Lease is how long a message that this node has sent to the coherence log makes
 	// it a member; default 15 s. It is the same on all nodes.
 	Lease time.Duration
@@ -185,6 +196,10 @@ func (c *Config) withDefaults() {
 	c.SequenceBatch = min(c.SequenceBatch, c.MaxBatch)
 	setDefault(&c.SequencePins, 0.5)
 	setDefault(&c.SequenceIdle, 10*time.Minute)
+	setDefault(&c.Prefetches, 2)
+	setDefault(&c.PrefetchQueue, 64)
+	setDefault(&c.PrefetchPins, 0.25)
+	setDefault(&c.PrefetchHold, 5*time.Second)
 	setDefault(&c.Lease, 15*time.Second)
 	setDefault(&c.Renew, c.Lease/5)
 	setDefault(&c.FlushAfter, time.Second)
@@ -236,13 +251,19 @@ func (c Config) Validate() error {
 		{"max-subscriptions", c.MaxSubscriptions}, {"max-pattern-bytes", c.MaxPattern},
 		{"max-sequences", c.Sequences}, {"max-connection-sequences", c.SequencesPerConnection}, {"max-sequence-blocks", c.SequenceBlocks},
 		{"sequence-transfers", c.SequenceTransfers}, {"sequence-batch", c.SequenceBatch}, {"sequence-idle", int(c.SequenceIdle)},
+		{"prefetches", c.Prefetches}, {"prefetch-queue", c.PrefetchQueue}, {"prefetch-hold", int(c.PrefetchHold)},
 	} {
 		if limit.value < 0 {
 			errs = append(errs, fmt.Errorf("%s %d: must not be negative", limit.name, limit.value))
 		}
 	}
-	if !(c.SequencePins >= 0 && c.SequencePins <= 1) { // also refuses NaN
-		errs = append(errs, fmt.Errorf("sequence-pins %v: want above 0, to 1", c.SequencePins))
+	for _, share := range []struct {
+		name  string
+		value float64
+	}{{"sequence-pins", c.SequencePins}, {"prefetch-pins", c.PrefetchPins}} {
+		if !(share.value >= 0 && share.value <= 1) { // also refuses NaN
+			errs = append(errs, fmt.Errorf("%s %v: want above 0, to 1", share.name, share.value))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("node: configuration: %w", err)

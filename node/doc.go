@@ -13,6 +13,7 @@
 //	directory.go               which tier holds which block: the one truth of a node
 //	sequence.go, sequence_*.go what an engine's request has in place: onboarded, committed, cut
 //	sequences.go               all of them, and how much they may pin
+//	prefetch.go                blocks brought into memory ahead of the requests for them
 //	names.go, names_*.go       named blocks: read, written, ended
 //	nametable.go, overlay.go   their pointers, as the log has them, and what only this node has
 //

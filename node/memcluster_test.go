@@ -61,6 +61,9 @@ func (p port) Announce(changes []Change) uint64 {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
 	m := p.c.nodes[p.id]
+	if m == nil {
+		return 0 // it has crashed; nobody hears what it was about to say
+	}
 	for _, ch := range changes {
 		m.position++
 		h := p.c.holdings[ch.Key]

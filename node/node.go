@@ -45,6 +45,7 @@ type Node struct {
 	pubsub      *pubsub
 	late        late
 	sequences   *sequences
+	prefetches  *prefetches
 
 	promotes    bool // reads are counted for copies in GPU memory
 	promotions  chan block.Key
@@ -104,6 +105,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		return nil, err
 	}
 	n.sequences = newSequences(n)
+	n.prefetches = newPrefetches(n)
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	for range cfg.OffloadWorkers {
@@ -111,6 +113,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 	}
 	n.working.Go(func() { n.promoteLoop(ctx) })
 	n.working.Go(func() { n.sweepLoop(ctx) })
+	n.working.Go(func() { n.prefetches.run(ctx) })
 	n.working.Go(func() { n.coherence.dropper.run(ctx) })
 	go n.coherence.run()
 	return n, nil

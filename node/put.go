@@ -73,6 +73,10 @@ func (n *Node) Reserve(ctx context.Context, length int) (*Incoming, error) {
 func (n *Node) tryReserve(ctx context.Context, length int) (*Incoming, error) {
 	r, evicted, err := n.host.Reserve(ctx, length)
 	n.evicted(block.Host, evicted)
+	if errors.Is(err, tier.ErrFull) && n.prefetches.yield(block.Host) {
+		r, evicted, err = n.host.Reserve(ctx, length)
+		n.evicted(block.Host, evicted)
+	}
 	if err != nil {
 		return nil, err
 	}

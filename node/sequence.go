@@ -35,6 +35,7 @@ type Sequence struct {
 	idle     *time.Timer
 	ended    chan struct{} // closed when Close begins
 	released chan struct{} // closed when it holds nothing any more
+	ahead    bool          // a prefetch's: in no list, without idle, closed by drop
 	// op has an element while a method runs that changes the sequence.
 	op chan struct{}
 
@@ -47,6 +48,7 @@ type Sequence struct {
 	matched  Matched
 	tiers    [block.Tiers]runs
 	lastSlot sequence.BlockID
+	now      *onboarding // under way
 }
 
 // errCancelled is the cause of an onboard's end that Cancel has asked for.
@@ -56,7 +58,7 @@ var errCancelled = fmt.Errorf("%w: cancelled", context.Canceled)
 // or pinned yet. It fails with ErrSequenceLimit, or with the errors of package sequence
 // for tokens, block size and keys.
 func (n *Node) OpenSequence(spec SequenceSpec) (*Sequence, error) {
-	s := &Sequence{n: n, ended: make(chan struct{}), released: make(chan struct{}), op: make(chan struct{}, 1)}
+	s := n.newSequence()
 	if spec.Keys == nil {
 		var err error
 		if s.tokens, err = sequence.New(spec.BlockSize, spec.Salt, spec.Hasher); err != nil {
@@ -77,6 +79,10 @@ func (n *Node) OpenSequence(spec SequenceSpec) (*Sequence, error) {
 	}
 	s.idle = time.AfterFunc(n.cfg.SequenceIdle, s.expire)
 	return s, nil
+}
+
+func (n *Node) newSequence() *Sequence {
+	return &Sequence{n: n, ended: make(chan struct{}), released: make(chan struct{}), op: make(chan struct{}, 1)}
 }
 
 // ID is a number that no other sequence of this node has had since it started.
@@ -118,7 +124,7 @@ func (s *Sequence) begin(ctx context.Context) (_ context.Context, done func(), e
 		s.mu.Lock()
 		s.stop(nil)
 		s.stop = nil
-		if !s.closed {
+		if !s.closed && s.idle != nil {
 			s.idle.Reset(s.n.cfg.SequenceIdle)
 		}
 		s.mu.Unlock()
@@ -164,6 +170,19 @@ func (s *Sequence) Close() {
 	s.mu.Unlock()
 	s.n.sequences.leave(s)
 	close(s.released)
+}
+
+// drop lets go of every block at once. An onboard that is under way pins nothing more; who
+// calls drop ends it.
+func (s *Sequence) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now != nil {
+		s.now.abandon()
+	}
+	for t := range s.tiers {
+		s.tiers[t].clear()
+	}
 }
 
 // Cancel ends an onboard that is under way, which returns what it has then; see Onboard.

@@ -87,7 +87,7 @@ func (s *Sequence) commitOne(ctx context.Context, keys []block.Key, in *Incoming
 		}
 	}
 	if err != nil {
-		q.give(block.Host, key)
+		q.give(block.Host, key, false)
 		return placed, err
 	}
 	s.mu.Lock()
@@ -95,7 +95,7 @@ func (s *Sequence) commitOne(ctx context.Context, keys []block.Key, in *Incoming
 	r := s.runAt(block.Host, position, 1)
 	_, err = r.StagePending(keys)
 	if err == nil {
-		_, err = r.CommitPinned([]hold{{q, block.Host, key}})
+		_, err = r.CommitPinned([]hold{{q: q, tier: block.Host, key: key}})
 	}
 	if err != nil {
 		panic(err) // keys are checked when they join the sequence

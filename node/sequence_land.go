@@ -38,6 +38,10 @@ func (b *buffer) release(n *Node) {
 func (o *onboarding) buffer(ctx context.Context, length uint32) (buffer, error) {
 	r, evicted, err := o.n.host.Reserve(ctx, int(length))
 	o.n.evicted(block.Host, evicted)
+	if o.to == block.Host && errors.Is(err, tier.ErrFull) && o.makeRoom() {
+		r, evicted, err = o.n.host.Reserve(ctx, int(length))
+		o.n.evicted(block.Host, evicted)
+	}
 	switch {
 	case err == nil:
 		return buffer{slot: r}, nil
@@ -46,6 +50,9 @@ func (o *onboarding) buffer(ctx context.Context, length uint32) (buffer, error) 
 	}
 	return buffer{}, err
 }
+
+// makeRoom takes the room in the destination that prefetches keep, unless this is one.
+func (o *onboarding) makeRoom() bool { return !o.s.ahead && o.n.prefetches.yield(o.to) }
 
 // land makes verified bytes a block of the destination, pinned and known to the
 // directory; it is visible to others from then on. b is where the bytes lie if it is a
@@ -84,6 +91,9 @@ func (o *onboarding) deposit(ctx context.Context, d block.Descriptor, p []byte, 
 		o.n.evicted(o.to, evicted)
 		if errors.Is(err, tier.ErrDeviceLost) {
 			o.n.tierLost(o.to)
+		}
+		if errors.Is(err, tier.ErrFull) && try < landTries && o.makeRoom() {
+			continue
 		}
 		if err != nil && !errors.Is(err, tier.ErrExists) {
 			return err

@@ -64,6 +64,7 @@ func (s *Sequence) Onboard(ctx context.Context, t block.Tier, want sequence.Rang
 	for _, gap := range gaps {
 		o.parts = append(o.parts, &part{Range: gap, holds: make([]landing, gap.Len())})
 	}
+	s.now = o
 	s.mu.Unlock()
 	err = o.run(ctx)
 	var got Onboarded
@@ -73,10 +74,15 @@ func (s *Sequence) Onboard(ctx context.Context, t block.Tier, want sequence.Rang
 	s.mu.Unlock()
 	if err == nil && got.Range.End < want.End {
 		got.Missing = missNames[reasonOf(o.reason)]
-		s.n.counters.miss(o.reason)
 		err = pinsProblem(o.reason)
 	}
 	got.Elapsed = time.Since(began)
+	if s.ahead {
+		return got, err // nobody has missed anything
+	}
+	if got.Missing != "" {
+		s.n.counters.miss(o.reason)
+	}
 	s.n.sequences.count(got, err)
 	return got, err
 }
@@ -167,7 +173,7 @@ func (o *onboarding) take(position int, d block.Descriptor) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
-		err := o.n.sequences.take(o.to, d.Key, d.Length)
+		err := o.pins(d)
 		if err == nil {
 			o.taken[position] = true
 			return nil
@@ -189,6 +195,27 @@ func (o *onboarding) take(position int, d block.Descriptor) error {
 			o.end, o.reason = last, err
 		}
 		o.news.Wait()
+	}
+}
+
+// pins accounts for a pin on a block of the destination.
+func (o *onboarding) pins(d block.Descriptor) error {
+	if o.s.ahead {
+		return o.n.sequences.takeAhead(o.to, d.Key, d.Length)
+	}
+	return o.n.sequences.take(o.to, d.Key, d.Length)
+}
+
+// abandon unpins what has landed, and lets nothing more be pinned. The sequence is locked.
+func (o *onboarding) abandon() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.end, o.reason = 0, errUnwanted
+	for _, p := range o.parts {
+		for i := range p.holds {
+			p.holds[i].Release()
+			p.holds[i] = landing{}
+		}
 	}
 }
 
@@ -216,7 +243,7 @@ func (o *onboarding) landed(p *part, position int, d block.Descriptor, from Orig
 	defer o.mu.Unlock()
 	delete(o.taken, position)
 	o.news.Broadcast()
-	h := hold{o.n.sequences, o.to, d.Key}
+	h := hold{o.n.sequences, o.to, d.Key, o.s.ahead}
 	if position >= o.end {
 		h.Release()
 		return
@@ -230,7 +257,7 @@ func (o *onboarding) drop(position int, d block.Descriptor) {
 	defer o.mu.Unlock()
 	delete(o.taken, position)
 	o.news.Broadcast()
-	o.n.sequences.give(o.to, d.Key)
+	o.n.sequences.give(o.to, d.Key, o.s.ahead)
 }
 
 func (o *onboarding) has(p *part, position int) bool {
@@ -269,6 +296,7 @@ func (o *onboarding) pin(p *part, position int, d block.Descriptor) error {
 func (o *onboarding) finish(failed error, got *Onboarded) {
 	o.s.mu.Lock()
 	defer o.s.mu.Unlock()
+	o.s.now = nil
 	whole := failed == nil
 	for _, p := range o.parts {
 		var pins []hold

@@ -45,6 +45,7 @@ func (e *PinsError) Unwrap() error { return ErrPins }
 type sequences struct {
 	n     *Node
 	limit [block.Tiers]int64 // bytes that may be pinned
+	ahead [block.Tiers]int64 // of these, by prefetches
 
 	claims claims
 
@@ -57,6 +58,7 @@ type sequences struct {
 	blockBytes  [origins]atomic.Int64
 	refusedPins atomic.Int64
 	missed      atomic.Int64
+	usedAhead   atomic.Int64 // blocks
 
 	// mu guards what follows.
 	mu     sync.Mutex
@@ -64,13 +66,18 @@ type sequences struct {
 	open   map[uint64]*Sequence
 	last   uint64
 	pins   [block.Tiers]map[block.Key]sharedPin
-	pinned [block.Tiers]int64 // bytes
+	pinned [block.Tiers]int64 // bytes, without those that only prefetches pin
+	early  [block.Tiers]int64 // bytes that only prefetches pin
+	held   [block.Tiers]int   // blocks that sequences pin
 }
 
-// sharedPin is a block that sequences pin: it counts once, however many they are.
+// sharedPin is a block that sequences pin: it counts once, however many they are, and as
+// long as there is one it does not count for prefetches.
 type sharedPin struct {
-	refs   uint32
+	refs   uint32 // of sequences
+	ahead  uint32 // of prefetches
 	length uint32
+	used   bool // a sequence has pinned it since a prefetch has
 }
 
 func newSequences(n *Node) *sequences {
@@ -78,7 +85,9 @@ func newSequences(n *Node) *sequences {
 	for t, store := range n.stores {
 		q.pins[t] = map[block.Key]sharedPin{}
 		if store != nil {
-			q.limit[t] = int64(n.cfg.SequencePins * float64(store.Stats().Capacity))
+			capacity := float64(store.Stats().Capacity)
+			q.limit[t] = int64(n.cfg.SequencePins * capacity)
+			q.ahead[t] = min(int64(n.cfg.PrefetchPins*capacity), q.limit[t])
 		}
 	}
 	return q
@@ -141,34 +150,98 @@ func (q *sequences) pinner(t block.Tier) (tier.Pinner, error) {
 	return p, nil
 }
 
-// take lets one more sequence pin a block, if the tier's limit allows it. give undoes it.
+// take lets one more sequence pin a block, if the tier's limit allows it. Prefetches are
+// let go of where there is no room for both. give undoes it.
 func (q *sequences) take(t block.Tier, key block.Key, length uint32) error {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	p, there := q.pins[t][key]
-	if !there {
+	p := q.pins[t][key]
+	if p.refs == 0 {
 		if q.pinned[t]+int64(length) > q.limit[t] {
+			defer q.mu.Unlock()
 			q.refusedPins.Add(1)
 			return &PinsError{Tier: t, Length: int64(length), Pinned: q.pinned[t], Limit: q.limit[t]}
 		}
-		p.length = length
 		q.pinned[t] += int64(length)
+		q.held[t]++
+		if p.ahead > 0 {
+			q.early[t] -= int64(p.length)
+		}
+	}
+	if p.ahead > 0 && !p.used {
+		p.used = true
+		q.usedAhead.Add(1)
 	}
 	p.refs++
+	p.length = length
+	q.pins[t][key] = p
+	crowded := q.crowdedLocked(t)
+	q.mu.Unlock()
+	if crowded {
+		q.n.prefetches.giveWay(func() bool { return q.crowded(t) })
+	}
+	return nil
+}
+
+// takeAhead lets one more prefetch pin a block, if that leaves sequences what they have.
+func (q *sequences) takeAhead(t block.Tier, key block.Key, length uint32) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p := q.pins[t][key]
+	if p.refs == 0 && p.ahead == 0 {
+		most := min(q.ahead[t], q.limit[t]-q.pinned[t])
+		if q.early[t]+int64(length) > most {
+			return &PinsError{Tier: t, Length: int64(length), Pinned: q.early[t], Limit: most}
+		}
+		q.early[t] += int64(length)
+		p.length = length
+	}
+	p.ahead++
 	q.pins[t][key] = p
 	return nil
 }
 
-func (q *sequences) give(t block.Tier, key block.Key) {
+// give takes back what take, or takeAhead, has allowed.
+func (q *sequences) give(t block.Tier, key block.Key, ahead bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	p := q.pins[t][key]
-	if p.refs--; p.refs > 0 {
-		q.pins[t][key] = p
+	switch {
+	case ahead:
+		if p.ahead--; p.ahead == 0 && p.refs == 0 {
+			q.early[t] -= int64(p.length)
+		}
+	default:
+		if p.refs--; p.refs == 0 {
+			q.pinned[t] -= int64(p.length)
+			q.held[t]--
+			if p.ahead > 0 {
+				q.early[t] += int64(p.length)
+			}
+		}
+	}
+	if p.refs == 0 && p.ahead == 0 {
+		delete(q.pins[t], key)
 		return
 	}
-	delete(q.pins[t], key)
-	q.pinned[t] -= int64(p.length)
+	q.pins[t][key] = p
+}
+
+// crowded tells whether prefetches pin what sequences need.
+func (q *sequences) crowded(t block.Tier) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.crowdedLocked(t)
+}
+
+func (q *sequences) crowdedLocked(t block.Tier) bool {
+	return q.early[t] > 0 && q.early[t]+q.pinned[t] > q.limit[t]
+}
+
+// pinnedAhead is how many bytes of a tier only prefetches pin.
+func (q *sequences) pinnedAhead(t block.Tier) int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.early[t]
 }
 
 // hold is one sequence's pin on a block of a tier: a sequence.Pin. The zero value holds
@@ -178,6 +251,8 @@ type hold struct {
 	q    *sequences
 	tier block.Tier
 	key  block.Key
+	// ahead: the sequence is a prefetch's.
+	ahead bool
 }
 
 // Release lets the block be evicted, as far as this sequence is concerned.
@@ -188,7 +263,7 @@ func (h hold) Release() {
 	if p, ok := h.q.n.stores[h.tier].(tier.Pinner); ok {
 		p.Unpin(h.key)
 	}
-	h.q.give(h.tier, h.key)
+	h.q.give(h.tier, h.key, h.ahead)
 	h.q.n.room.notify()
 }
 
@@ -254,7 +329,7 @@ func (q *sequences) status() SequencesStatus {
 	st.Open = len(q.open)
 	for _, t := range []block.Tier{block.VRAM, block.Host} {
 		if q.n.stores[t] != nil {
-			st.Pinned = append(st.Pinned, PinnedStatus{Tier: t, Blocks: len(q.pins[t]), Bytes: q.pinned[t], Limit: q.limit[t]})
+			st.Pinned = append(st.Pinned, PinnedStatus{Tier: t, Blocks: q.held[t], Bytes: q.pinned[t], Limit: q.limit[t]})
 		}
 	}
 	return st

@@ -123,6 +123,7 @@ type Status struct {
 	Commands      int64            `json:"commands"`
 	AwaitTimeouts int64            `json:"await_timeouts"`
 	Sequences     SequencesStatus  `json:"sequences"`
+	Prefetch      PrefetchStatus   `json:"prefetch"`
 	// Coherency sums up the states of all blocks; only the answer to CAIRN.STAT has
 	// it, because it takes a walk through the directory.
 	Coherency *coherency.Stats `json:"coherency,omitempty"`
@@ -146,7 +147,7 @@ func (n *Node) Status() Status {
 		Promoted: c.promoted.Load(), Recovered: c.recovered.Load(), Forgotten: c.forgotten.Load(),
 		Invalidated: c.invalidated.Load(), ReadErrors: c.readErrors.Load(), PeerErrors: c.peerErrors.Load(),
 		Connections: c.connections.Load(), Commands: c.commands.Load(), AwaitTimeouts: c.awaitTimeouts.Load(),
-		Sequences: n.sequences.status(),
+		Sequences: n.sequences.status(), Prefetch: n.prefetches.status(),
 	}
 	n.offloadMu.Lock()
 	s.Dirty = n.offloads.Pending() + n.offloads.InFlight()
