@@ -44,11 +44,13 @@ type Cache struct {
 	slots   int    // views and reservations not given back
 	closed  bool
 	stats   tier.Stats
+	ask     func(block.Key) tier.Hint // nil until somebody advises
 }
 
 var (
 	_ tier.Memory  = (*Cache)(nil)
 	_ tier.Slotted = (*Cache)(nil)
+	_ tier.Advised = (*Cache)(nil)
 )
 
 // Open makes an empty cache. The caller must Close it.
@@ -66,7 +68,7 @@ func Open(cfg Config) (*Cache, error) {
 		index:    make(map[block.Key]uint32),
 	}
 	c.idle.L = &c.mu
-	orders, err := newOrders(cfg, c.entries)
+	orders, err := c.newOrders(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("hostcache: open: %w", err)
 	}

@@ -46,8 +46,16 @@
 // merged with their neighbours a few at a time, which bounds both memory and
 // the work done in any one call.
 //
-// Callers that use a batch of blocks of one sequence should use the deepest
-// first: leaves then go before their parents.
+// # Leaves and copies
+//
+// A block of a sequence is of no use without those before it, so a parent, as the
+// descriptors tell, is not evicted while a block here follows it and another may go. A
+// parent that eviction meets is set aside, and takes the place of its last
+// child when that goes: a use of a block is one of all before it. Only a steal of slabs from
+// another class takes what lies there, parents or not.
+//
+// Of the oldest few leaves, [eviction.DefaultLook], the first goes that has another copy
+// near, as far as the owner knows ([Cache.Advise]); one that the owner needs counts as used.
 //
 // # Value instead of recency
 //

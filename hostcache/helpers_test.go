@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"maps"
 	"testing"
 
 	"cairn/block"
@@ -102,15 +103,39 @@ func checkInvariants(t testing.TB, c *Cache) {
 		if listed != partial[cl] {
 			t.Fatalf("class %d: %d spans listed, want %d", cl.size, listed, partial[cl])
 		}
-		if o, exact := cl.order.(exactOrder); exact && o.live != live[cl] {
-			t.Fatalf("class %d: %d in order, want %d", cl.size, o.live, live[cl])
+		if o, exact := cl.order.(exactOrder); exact && o.live+o.aside.live != live[cl] {
+			t.Fatalf("class %d: %d in order and %d aside, want %d", cl.size, o.live, o.aside.live, live[cl])
 		}
 		if present[cl] != cl.present || ticks[cl] != cl.tickSum {
 			t.Fatalf("class %d: %d present with ticks %d; it says %d, %d", cl.size, present[cl], ticks[cl], cl.present, cl.tickSum)
 		}
 	}
+	if o, exact := c.classes[0].order.(exactOrder); exact {
+		checkChildren(t, c, o.leaves)
+	}
 	if o, ok := c.classes[0].order.(valueOrder); ok && o.policy.Len() != len(c.index) {
 		t.Fatalf("the policy counts %d blocks, %d are present", o.policy.Len(), len(c.index))
+	}
+}
+
+// checkChildren counts who follows whom.
+func checkChildren(t testing.TB, c *Cache, l *leaves) {
+	t.Helper()
+	children := map[block.Key]uint32{}
+	for _, id := range c.index {
+		if key, ok := parentOf(&c.entries.at(id).Descriptor); ok {
+			children[key]++
+		}
+	}
+	for key, id := range c.index {
+		e := c.entries.at(id)
+		if e.children != children[key] || e.aside && (e.children == 0 || e.run == 0) {
+			t.Fatalf("%s says that %d blocks follow it, want %d; it is aside: %v", key, e.children, children[key], e.aside)
+		}
+		delete(children, key)
+	}
+	if !maps.Equal(children, l.waiting) {
+		t.Fatalf("%d parents that are not here have children, want %d", len(l.waiting), len(children))
 	}
 }
 

@@ -3,7 +3,9 @@ package hostcache
 import (
 	"time"
 
+	"cairn/block"
 	"cairn/eviction"
+	"cairn/tier"
 )
 
 // order says which entry of a class to evict next. An entry that is in it has a run
@@ -21,16 +23,6 @@ type order interface {
 	evict(id uint32)
 	remove(id uint32)
 }
-
-// exactOrder is the exact order of use. An entry unparked is the newest.
-type exactOrder struct{ *recency }
-
-func (o exactOrder) insert(id uint32)       { o.touch(id) }
-func (o exactOrder) victim() (uint32, bool) { return o.oldest() }
-func (o exactOrder) park(id uint32)         { o.drop(id) }
-func (o exactOrder) unpark(id uint32)       { o.touch(id) }
-func (o exactOrder) evict(id uint32)        { o.drop(id) }
-func (o exactOrder) remove(id uint32)       { o.drop(id) }
 
 // valueOrder evicts what is worth least. The classes share one policy, in which each
 // is a group.
@@ -86,25 +78,41 @@ func (o valueOrder) remove(id uint32) {
 }
 
 // newOrders makes the order of each class.
-func newOrders(cfg Config, entries *table) ([]order, error) {
+func (c *Cache) newOrders(cfg Config) ([]order, error) {
 	var list []order
 	if cfg.Eviction == EvictLRU {
+		l := &leaves{entries: c.entries, index: c.index, waiting: map[block.Key]uint32{}, orderOf: c.orderLocked, hint: c.hintLocked}
 		for range cfg.Classes {
-			r, err := newRecency(entries)
+			o, err := newExactOrder(c.entries, l)
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, exactOrder{r})
+			list = append(list, o)
 		}
 		return list, nil
 	}
-	policy, err := eviction.NewHazard(eviction.Config{Seed: cfg.Seed})
+	policy, err := eviction.NewHazard(eviction.Config{Seed: cfg.Seed, Hint: c.hintLocked})
 	if err != nil {
 		return nil, err
 	}
 	start := time.Now()
 	for i := range cfg.Classes {
-		list = append(list, valueOrder{entries, policy, i, func() time.Duration { return time.Since(start) }})
+		list = append(list, valueOrder{c.entries, policy, i, func() time.Duration { return time.Since(start) }})
 	}
 	return list, nil
+}
+
+// Advise implements tier.Advised.
+func (c *Cache) Advise(ask func(block.Key) tier.Hint) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ask = ask
+}
+
+// hintLocked asks the owner of the cache about an entry.
+func (c *Cache) hintLocked(id uint32) tier.Hint {
+	if c.ask == nil {
+		return 0
+	}
+	return c.ask(c.entries.at(id).Key)
 }

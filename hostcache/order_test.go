@@ -32,11 +32,17 @@ func putChain(t testing.TB, c *Cache, s, i int) {
 	}
 }
 
-// Sequences that are put in order, first block first, which under LRU lose their
-// beginnings: by value they lose their ends.
-func TestHazardEvictsLeavesFirst(t *testing.T) {
+// Sequences that are put in order, first block first, lose their ends, though their
+// beginnings were used longer ago.
+func TestLeavesGoFirst(t *testing.T) {
+	for _, how := range []string{EvictLRU, EvictHazard} {
+		t.Run(how, func(t *testing.T) { testLeavesGoFirst(t, how) })
+	}
+}
+
+func testLeavesGoFirst(t *testing.T, how string) {
 	const slots = 256
-	c := openTest(t, Config{Capacity: slots * PageSize, Classes: []int{PageSize}, SlabSize: 8 * PageSize, Eviction: EvictHazard})
+	c := openTest(t, Config{Capacity: slots * PageSize, Classes: []int{PageSize}, SlabSize: 8 * PageSize, Eviction: how})
 	const length = 20
 	for s := range 200 {
 		for i := range length {
@@ -73,11 +79,43 @@ func TestHazardEvictsLeavesFirst(t *testing.T) {
 	checkInvariants(t, c)
 }
 
+// The owner's hints decide between blocks used nearly as long ago: one that has a copy
+// goes, one that is needed stays as long as there is another.
+func TestHintsDecide(t *testing.T) {
+	for _, how := range []string{EvictLRU, EvictHazard} {
+		t.Run(how, func(t *testing.T) {
+			const slots = 32
+			c := openTest(t, Config{Capacity: slots * PageSize, Classes: []int{PageSize}, SlabSize: slots * PageSize, Eviction: how})
+			said := map[block.Key]tier.Hint{keyOf(0): tier.Needed, keyOf(3): tier.Copied}
+			c.Advise(func(k block.Key) tier.Hint { return said[k] })
+			for i := range slots {
+				put(t, c, i, 64)
+			}
+			for i, want := range []int{3, 1, 2, 4} {
+				if got := put(t, c, slots+i, 64); len(got) != 1 || how == EvictLRU && got[0] != keyOf(want) || got[0] == keyOf(0) {
+					t.Errorf("put %d evicted %v, want %v", i, got, keyOf(want))
+				}
+			}
+			for i := range slots {
+				said[keyOf(i)], said[keyOf(slots+i)] = tier.Needed, tier.Needed
+			}
+			put(t, c, 2*slots, 64) // when all are needed one goes all the same
+			checkInvariants(t, c)
+		})
+	}
+}
+
 // Eviction passes over what is pinned, takes a parent when every leaf is, and says
 // that the cache is full only when all is.
-func TestHazardAndPins(t *testing.T) {
+func TestEvictionAndPins(t *testing.T) {
+	for _, how := range []string{EvictLRU, EvictHazard} {
+		t.Run(how, func(t *testing.T) { testEvictionAndPins(t, how) })
+	}
+}
+
+func testEvictionAndPins(t *testing.T, how string) {
 	const slots = 32
-	c := openTest(t, Config{Capacity: slots * PageSize, Classes: []int{PageSize}, SlabSize: slots * PageSize, Eviction: EvictHazard})
+	c := openTest(t, Config{Capacity: slots * PageSize, Classes: []int{PageSize}, SlabSize: slots * PageSize, Eviction: how})
 	for i := range slots {
 		putChain(t, c, 1, i)
 	}

@@ -88,6 +88,22 @@ func (r *recency) drop(id uint32) {
 	}
 }
 
+// replace puts id, which is out of the order, into the place of old, which leaves it. It
+// reports false when old was out of it.
+func (r *recency) replace(old, id uint32) bool {
+	o, e := r.entries.at(old), r.entries.at(id)
+	if o.run == 0 {
+		return false
+	}
+	in := r.newest
+	if o.run != in.id {
+		in, _ = r.runs.Peek(o.run)
+	}
+	in.ids[o.pos] = id
+	e.run, e.pos, o.run = o.run, o.pos, 0
+	return true
+}
+
 // oldest is the least recently used entry.
 func (r *recency) oldest() (id uint32, ok bool) {
 	for r.live > 0 {

@@ -25,6 +25,9 @@ type entry struct {
 	run   uint32 // run that holds it, 0 when it is out of the order (order.go)
 	pos   uint16 // index in that run
 	state state
+	aside bool // the run is one of those of parents that were set aside (leaves.go)
+	// children is how many blocks here follow it, if the order counts them.
+	children uint32
 }
 
 func (e *entry) held() bool { return e.views != 0 || e.pins != 0 }
