@@ -203,6 +203,20 @@ func (v *View) Peer(id string) (node.Holder, bool) {
 	return node.Holder{Node: m.ID, Addr: m.Addr}, true
 }
 
+// Others implements node.Peers.
+func (v *View) Others() []node.Neighbour {
+	var list []node.Neighbour
+	for _, m := range v.Members() {
+		if m.ID == v.cfg.Self {
+			continue
+		}
+		info, _ := nodeInfo(m, m.Incarnation) // a label that cannot be read has been reported when the member came
+		disk := slices.ContainsFunc(m.Tiers, func(t TierInfo) bool { return t.Tier == block.Disk })
+		list = append(list, node.Neighbour{Node: m.ID, Addr: m.Addr, Draining: info.Draining, Disk: disk})
+	}
+	return list
+}
+
 // Locate implements node.Peers. The holders of a block are ordered by their
 // fastest tier. Among equals the order changes from call to call, to spread the
 // load, but is one order for all keys of a call, so that a batch goes to few peers.

@@ -82,6 +82,7 @@ func ownCommands(every func(step, from int) func(int) bool) commandTable {
 		"CAIRN.CLEAR":     {arity: 2, do: (*session).cairnClear},
 		"CAIRN.STAGE":     {arity: -5, payload: every(2, 4), do: (*session).cairnStage, staged: true},
 		"CAIRN.OWNED":     {arity: 4, do: (*session).cairnOwned},
+		"CAIRN.TAKE":      {arity: -3, do: (*session).cairnTake},
 		"CAIRN.DROP":      {arity: -2, do: (*session).cairnDrop},
 		"CAIRN.FLUSH":     {arity: 1, do: (*session).cairnFlush},
 		"CAIRN.SET":       {arity: -3, payload: only(2), do: (*session).set},

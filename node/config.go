@@ -119,6 +119,19 @@ type Config struct {
 	// to others; default 2 × Lease.
 	RehomeAfter time.Duration
 
+	// HandoverShare is the share, 0 to 1, of the free room of another node's home tier that
+	// this node may fill with its blocks while it drains; default 0.8.
+	HandoverShare float64
+	// HandoverChains is how many chains of blocks this node hands over at once, and how
+	// many requests of nodes that drain it serves at once; default 4. Each takes memory for
+	// one block.
+	HandoverChains int
+	// HandoverRate is the most bytes a second that this node hands over; 0 is no limit.
+	HandoverRate int64
+	// HandoverEvery is how often a node that drains looks for blocks that it should hand
+	// over, if none are put there; default 10 s.
+	HandoverEvery time.Duration
+
 	// Logger receives what an operator should know; default discards.
 	Logger *slog.Logger
 }
@@ -205,6 +218,9 @@ func (c *Config) withDefaults() {
 	setDefault(&c.FlushAfter, time.Second)
 	setDefault(&c.IdleAfter, 10*time.Second)
 	setDefault(&c.RecallEvery, 50*time.Millisecond)
+	setDefault(&c.HandoverShare, 0.8)
+	setDefault(&c.HandoverChains, 4)
+	setDefault(&c.HandoverEvery, 10*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -239,6 +255,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("namespace %q: reads cannot be %s by default", ns.Name, ns.Consistency))
 		}
 	}
+	errs = append(errs, c.handoverProblem())
 	if c.MaxBlock < 0 || c.MaxBlock > block.MaxLength {
 		errs = append(errs, fmt.Errorf("max-block-bytes %d: want 1 to %d", c.MaxBlock, block.MaxLength))
 	}

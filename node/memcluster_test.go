@@ -30,8 +30,9 @@ type memCluster struct {
 	mu       sync.Mutex
 	nodes    map[string]*member
 	holdings map[block.Key]map[string]block.TierMask
-	unseen   map[string]int // for how many questions more a node is not shown to its peers
-	told     []string       // to the router, of requests
+	watch    func(node string, ch Change) // if set, is told every change as it happens
+	unseen   map[string]int               // for how many questions more a node is not shown to its peers
+	told     []string                     // to the router, of requests
 }
 
 type member struct {
@@ -66,6 +67,9 @@ func (p port) Announce(changes []Change) uint64 {
 	}
 	for _, ch := range changes {
 		m.position++
+		if p.c.watch != nil {
+			p.c.watch(p.id, ch)
+		}
 		h := p.c.holdings[ch.Key]
 		if h == nil {
 			h = map[string]block.TierMask{}
@@ -112,6 +116,18 @@ func (p port) Peer(id string) (Holder, bool) {
 		return Holder{}, false
 	}
 	return Holder{Node: id, Addr: m.addr}, true
+}
+
+func (p port) Others() []Neighbour {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	var list []Neighbour
+	for id, m := range p.c.nodes {
+		if id != p.id && m.node != nil {
+			list = append(list, Neighbour{Node: id, Addr: m.addr, Draining: m.node.Handover().Draining, Disk: m.node.home == block.Disk})
+		}
+	}
+	return list
 }
 
 func (p port) Await(context.Context, wire.Token) error { return nil }

@@ -44,6 +44,8 @@ type Node struct {
 	room        broadcast // blocks became evictable
 	pubsub      *pubsub
 	late        late
+	handover    handover
+	takes       takes
 	sequences   *sequences
 	prefetches  *prefetches
 
@@ -85,6 +87,8 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		offloads:    coherency.NewSyncQueue(coherency.WriteBack),
 	}
 	n.fetches.room = &n.room
+	n.takes.slots = make(chan struct{}, cfg.HandoverChains)
+	n.handover.init(n)
 	n.stores[block.Host] = tiers.Host
 	if tiers.VRAM != nil {
 		n.stores[block.VRAM] = tiers.VRAM
@@ -116,6 +120,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 	n.working.Go(func() { n.prefetches.run(ctx) })
 	n.working.Go(func() { n.coherence.dropper.run(ctx) })
 	go n.coherence.run()
+	n.working.Go(func() { n.handover.loop(ctx) })
 	return n, nil
 }
 

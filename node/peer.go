@@ -58,6 +58,28 @@ func (d *dialer) fetch(ctx context.Context, addr string, keys []block.Key, place
 	return wire.ReadBatch(conn, wire.Local, keys, d.cfg.MaxBatch, place, arrived)
 }
 
+// take has the node at addr take over blocks of this node, which is called self; see
+// Node.Take.
+func (d *dialer) take(ctx context.Context, addr, self string, evict bool, keys []block.Key) (Taken, error) {
+	pool, err := d.pool(addr)
+	if err != nil {
+		return Taken{}, err
+	}
+	conn, err := pool.Get(ctx)
+	if err != nil {
+		return Taken{}, err
+	}
+	defer pool.Put(conn)
+	conn.AppendHeader(3 + len(keys))
+	conn.AppendString("CAIRN.TAKE")
+	conn.AppendString(self)
+	conn.AppendString(takeMode(evict))
+	for i := range keys {
+		conn.AppendArg(keys[i][:])
+	}
+	return readTaken(conn)
+}
+
 // drop makes the node at addr forget a block, and reports whether it had it.
 func (d *dialer) drop(ctx context.Context, addr string, key block.Key) (bool, error) {
 	pool, err := d.pool(addr)

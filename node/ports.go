@@ -34,6 +34,14 @@ type Holder struct {
 	Tiers block.TierMask
 }
 
+// Neighbour is a live member, as it describes itself.
+type Neighbour struct {
+	Node     string // node id
+	Addr     string // host:port of its data plane
+	Draining bool   // it is about to leave
+	Disk     bool   // it has a disk, where its blocks become durable
+}
+
 // Peers answers where blocks are in the rest of the cluster. It speaks from a
 // local index that trails the truth by the delay of events, so a holder may
 // turn out not to have the block.
@@ -44,6 +52,8 @@ type Peers interface {
 	// Peer is the live member with the given id, never this node; Tiers is
 	// empty in the answer.
 	Peer(node string) (Holder, bool)
+	// Others are the live members but this node.
+	Others() []Neighbour
 	// Await returns when the local index has seen everything up to the token,
 	// or when the token's node or incarnation is gone; otherwise with ctx's error.
 	Await(ctx context.Context, t wire.Token) error

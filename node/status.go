@@ -32,6 +32,8 @@ type counters struct {
 	connections   atomic.Int64
 	commands      atomic.Int64
 	awaitTimeouts atomic.Int64
+	taken         atomic.Int64
+	takenBytes    atomic.Int64
 }
 
 type missReason uint8
@@ -122,6 +124,9 @@ type Status struct {
 	Connections   int64            `json:"connections"`
 	Commands      int64            `json:"commands"`
 	AwaitTimeouts int64            `json:"await_timeouts"`
+	Taken         int64            `json:"taken"` // blocks of nodes that drained
+	TakenBytes    int64            `json:"taken_bytes"`
+	Handover      HandoverStatus   `json:"handover"`
 	Sequences     SequencesStatus  `json:"sequences"`
 	Prefetch      PrefetchStatus   `json:"prefetch"`
 	// Coherency sums up the states of all blocks; only the answer to CAIRN.STAT has
@@ -149,6 +154,7 @@ func (n *Node) Status() Status {
 		Connections: c.connections.Load(), Commands: c.commands.Load(), AwaitTimeouts: c.awaitTimeouts.Load(),
 		Sequences: n.sequences.status(), Prefetch: n.prefetches.status(),
 	}
+	s.Handover, s.Taken, s.TakenBytes = n.Handover(), c.taken.Load(), c.takenBytes.Load()
 	n.offloadMu.Lock()
 	s.Dirty = n.offloads.Pending() + n.offloads.InFlight()
 	n.offloadMu.Unlock()

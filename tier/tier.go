@@ -165,6 +165,21 @@ type Syncer interface {
 	Sync(ctx context.Context) error
 }
 
+// Roomy is a Store that knows better than by its Stats how much it takes before it evicts.
+type Roomy interface {
+	// Room is how many bytes of objects the store takes before it evicts any, or less.
+	Room() int64
+}
+
+// Room is how many bytes of objects s takes before it evicts any, as far as it knows.
+func Room(s Store) int64 {
+	if r, ok := s.(Roomy); ok {
+		return r.Room()
+	}
+	st := s.Stats()
+	return max(st.Capacity-st.Used, 0)
+}
+
 // Stats are counters of a store since it was opened, and its present size.
 type Stats struct {
 	Objects   int64 // objects held
