@@ -47,7 +47,7 @@ func (c *Cache) View(key block.Key) (tier.View, error) {
 	if err != nil {
 		return tier.View{}, &opError{"view", key, err}
 	}
-	return tier.NewView(e.Descriptor, c.bytesLocked(e), c, uint64(e.gen)<<32|uint64(id)), nil
+	return tier.NewView(e.Descriptor, c.bytesLocked(e), c, e.token(id)), nil
 }
 
 // ViewSlot implements tier.Slotted.
@@ -130,42 +130,59 @@ func (c *Cache) releaseLocked(id uint32) {
 
 // Pin implements tier.Pinner.
 func (c *Cache) Pin(key block.Key) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	err := tier.ErrClosed
-	if !c.closed {
-		err = c.pinLocked(key)
-	}
-	if err != nil {
-		return &opError{"pin", key, err}
-	}
-	return nil
+	_, err := c.PinExact(key)
+	return err
 }
 
-func (c *Cache) pinLocked(key block.Key) error {
+// PinExact implements tier.Pinner.
+func (c *Cache) PinExact(key block.Key) (object uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err = tier.ErrClosed
+	if !c.closed {
+		object, err = c.pinLocked(key)
+	}
+	if err != nil {
+		return 0, &opError{"pin", key, err}
+	}
+	return object, nil
+}
+
+func (c *Cache) pinLocked(key block.Key) (object uint64, err error) {
 	id, ok := c.index[key]
 	if !ok {
-		return tier.ErrNotFound
+		return 0, tier.ErrNotFound
 	}
 	e := c.entries.at(id)
 	if int(e.views)+int(e.pins) >= c.maxPins {
-		return ErrPins
+		return 0, ErrPins
 	}
 	if !e.held() {
 		c.holdLocked(e)
 	}
 	e.pins++
-	return nil
+	return e.token(id), nil
 }
 
 // Unpin implements tier.Pinner. Without a pin it does nothing.
 func (c *Cache) Unpin(key block.Key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id, ok := c.index[key]
-	if !ok {
-		return
+	if id, ok := c.index[key]; ok {
+		c.unpinLocked(id)
 	}
+}
+
+// UnpinExact implements tier.Pinner. Without a pin it does nothing.
+func (c *Cache) UnpinExact(key block.Key, object uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id, ok := c.index[key]; ok && c.entries.at(id).token(id) == object {
+		c.unpinLocked(id)
+	}
+}
+
+func (c *Cache) unpinLocked(id uint32) {
 	e := c.entries.at(id)
 	if e.pins == 0 {
 		return

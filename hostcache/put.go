@@ -112,19 +112,24 @@ func (c *Cache) Reserve(ctx context.Context, n int) (tier.Reservation, []block.K
 	if err != nil {
 		return nil, evicted, fmt.Errorf("hostcache: reserve %d bytes: %w", n, err)
 	}
-	return &reservation{cache: c, id: id, bytes: c.bytesLocked(c.entries.at(id))}, evicted, nil
+	e := c.entries.at(id)
+	return &reservation{cache: c, id: id, object: e.token(id), bytes: c.bytesLocked(e)}, evicted, nil
 }
 
 // reservation is a slot that its owner fills.
 type reservation struct {
-	cache *Cache
-	id    uint32
-	ended bool
-	bytes []byte
+	cache  *Cache
+	id     uint32
+	object uint64
+	ended  bool
+	bytes  []byte
 }
 
 // Bytes implements tier.Reservation.
 func (r *reservation) Bytes() []byte { return r.bytes }
+
+// Object implements tier.Reservation.
+func (r *reservation) Object() uint64 { return r.object }
 
 // Commit implements tier.Reservation. Any error gives the slot back.
 func (r *reservation) Commit(d block.Descriptor, pins int) error {

@@ -30,6 +30,10 @@ type entry struct {
 	children uint32
 }
 
+// token names the object in the entry with this id: no other one ever has it, as long as
+// an entry is not vacated 2^32 times.
+func (e *entry) token(id uint32) uint64 { return uint64(e.gen)<<32 | uint64(id) }
+
 func (e *entry) held() bool { return e.views != 0 || e.pins != 0 }
 
 const (

@@ -74,10 +74,13 @@ func (n *Node) OpenSequence(spec SequenceSpec) (*Sequence, error) {
 		return nil, err
 	}
 	s.matched = n.Match(s.keys())
+	s.mu.Lock() // the timer may fire, and the node close, as soon as they know of it
+	defer s.mu.Unlock()
+	s.idle = time.AfterFunc(n.cfg.SequenceIdle, s.expire)
 	if err := n.sequences.enter(s); err != nil {
+		s.idle.Stop()
 		return nil, err
 	}
-	s.idle = time.AfterFunc(n.cfg.SequenceIdle, s.expire)
 	return s, nil
 }
 
@@ -138,7 +141,10 @@ func (s *Sequence) gone() error {
 
 // expire closes a sequence that nobody has used for long.
 func (s *Sequence) expire() {
-	if len(s.op) > 0 {
+	s.mu.Lock()
+	used := s.stop != nil
+	s.mu.Unlock()
+	if used {
 		return // whoever uses it sets the timer again
 	}
 	s.n.sequences.expired.Add(1)

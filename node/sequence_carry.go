@@ -90,25 +90,26 @@ func (o *onboarding) lift(ctx context.Context, p *part, position int, from block
 	if err != nil {
 		return err
 	}
+	var object uint64
 	if from == block.Host {
-		err = o.upwards(ctx, d)
+		object, err = o.upwards(ctx, d)
 	} else {
-		err = o.through(ctx, d, from)
+		object, err = o.through(ctx, d, from)
 	}
 	if err != nil {
 		o.drop(position, d)
 		return err
 	}
-	o.landed(p, position, d, Origin(from))
+	o.landed(p, position, d, object, Origin(from))
 	return nil
 }
 
-// upwards brings a block from the host tier, where it is read in place.
-func (o *onboarding) upwards(ctx context.Context, d block.Descriptor) error {
+// upwards brings a block from the host tier, where it is read in place. See land.
+func (o *onboarding) upwards(ctx context.Context, d block.Descriptor) (object uint64, err error) {
 	v, err := o.n.host.View(d.Key)
 	if err != nil {
 		o.n.dropped(block.Host, d.Key)
-		return err
+		return 0, err
 	}
 	defer o.n.room.notify()
 	defer v.Release()
@@ -116,15 +117,15 @@ func (o *onboarding) upwards(ctx context.Context, d block.Descriptor) error {
 }
 
 // through brings a block from a tier that has no memory to be read in place, by way of
-// a slot of host memory.
-func (o *onboarding) through(ctx context.Context, d block.Descriptor, from block.Tier) error {
+// a slot of host memory. See land.
+func (o *onboarding) through(ctx context.Context, d block.Descriptor, from block.Tier) (object uint64, err error) {
 	b, err := o.buffer(ctx, d.Length)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer b.release(o.n)
 	if err := o.n.copyOut(ctx, d, from, b.bytes()); err != nil {
-		return err
+		return 0, err
 	}
 	return o.land(ctx, d, b.bytes(), &b)
 }

@@ -77,10 +77,11 @@ func (s *Sequence) commitOne(ctx context.Context, keys []block.Key, in *Incoming
 		in.Abort()
 		return Placed{}, err
 	}
+	h := hold{q: q, tier: block.Host, key: key}
 	placed, err := in.Commit(ctx, key, parent, p)
 	if err == nil {
-		if err = s.n.host.Pin(key); errors.Is(err, tier.ErrNotFound) {
-			err = s.n.recall(ctx, key) // it was evicted, or lay in another tier all the time
+		if h.object, err = s.n.host.PinExact(key); errors.Is(err, tier.ErrNotFound) {
+			h.object, err = s.n.recall(ctx, key) // it was evicted, or lay in another tier all the time
 		}
 		if err != nil {
 			err = fmt.Errorf("the block is stored, but cannot be pinned in host memory: %w", err)
@@ -95,7 +96,7 @@ func (s *Sequence) commitOne(ctx context.Context, keys []block.Key, in *Incoming
 	r := s.runAt(block.Host, position, 1)
 	_, err = r.StagePending(keys)
 	if err == nil {
-		_, err = r.CommitPinned([]hold{{q: q, tier: block.Host, key: key}})
+		_, err = r.CommitPinned([]hold{h})
 	}
 	if err != nil {
 		panic(err) // keys are checked when they join the sequence
@@ -103,12 +104,12 @@ func (s *Sequence) commitOne(ctx context.Context, keys []block.Key, in *Incoming
 	return placed, nil
 }
 
-// recall brings a block of this node into the host tier and pins it there.
-func (n *Node) recall(ctx context.Context, key block.Key) error {
+// recall brings a block of this node into the host tier and pins it there, exactly.
+func (n *Node) recall(ctx context.Context, key block.Key) (object uint64, err error) {
 	loan, err := n.readLocal(ctx, key)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer loan.Release()
-	return n.host.Pin(key)
+	return n.host.PinExact(key)
 }

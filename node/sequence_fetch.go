@@ -99,9 +99,10 @@ func (b *batch) arrived(ctx context.Context, i int) {
 		o.n.log.Warn("peer sent bytes that do not match their checksum", "key", b.d.Key, "peer", b.peer)
 		return
 	}
-	if b.errs[i] = o.land(ctx, b.d, b.buf.bytes(), &b.buf); b.errs[i] == nil {
+	object, err := o.land(ctx, b.d, b.buf.bytes(), &b.buf)
+	if b.errs[i] = err; err == nil {
 		b.arriving = false
-		o.landed(b.part, b.position, b.d, FromPeer)
+		o.landed(b.part, b.position, b.d, object, FromPeer)
 	}
 }
 

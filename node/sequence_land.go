@@ -56,35 +56,35 @@ func (o *onboarding) makeRoom() bool { return !o.s.ahead && o.n.prefetches.yield
 
 // land makes verified bytes a block of the destination, pinned and known to the
 // directory; it is visible to others from then on. b is where the bytes lie if it is a
-// buffer, which may become the block itself.
-func (o *onboarding) land(ctx context.Context, d block.Descriptor, p []byte, b *buffer) error {
-	if err := o.deposit(ctx, d, p, b); err != nil {
-		return err
+// buffer, which may become the block itself. object is the one that is pinned.
+func (o *onboarding) land(ctx context.Context, d block.Descriptor, p []byte, b *buffer) (object uint64, err error) {
+	if object, err = o.deposit(ctx, d, p, b); err != nil {
+		return 0, err
 	}
-	err := o.n.enterCopy(d, o.to)
-	if err == nil {
-		return nil
+	if err = o.n.enterCopy(d, o.to); err == nil {
+		return object, nil
 	}
-	o.store.Unpin(d.Key)
+	o.store.UnpinExact(d.Key, object)
 	if errors.Is(err, tier.ErrConflict) {
 		o.store.Delete(d.Key)
 	}
-	return err
+	return 0, err
 }
 
 // landTries is how often a block is put again that was evicted before it could be pinned.
 const landTries = 3
 
 // deposit puts the bytes into the destination's store, with one pin.
-func (o *onboarding) deposit(ctx context.Context, d block.Descriptor, p []byte, b *buffer) error {
+func (o *onboarding) deposit(ctx context.Context, d block.Descriptor, p []byte, b *buffer) (object uint64, err error) {
 	if o.to == block.Host {
+		object = b.slot.Object()
 		err := b.slot.Commit(d, 1)
 		b.slot = nil
 		if errors.Is(err, tier.ErrExists) {
-			err = o.store.Pin(d.Key)
+			object, err = o.store.PinExact(d.Key)
 		}
 		o.n.room.notify()
-		return err
+		return object, err
 	}
 	for try := 1; ; try++ {
 		evicted, err := o.store.Put(ctx, d, p)
@@ -96,10 +96,10 @@ func (o *onboarding) deposit(ctx context.Context, d block.Descriptor, p []byte, 
 			continue
 		}
 		if err != nil && !errors.Is(err, tier.ErrExists) {
-			return err
+			return 0, err
 		}
-		if err = o.store.Pin(d.Key); !errors.Is(err, tier.ErrNotFound) || try == landTries {
-			return err
+		if object, err = o.store.PinExact(d.Key); !errors.Is(err, tier.ErrNotFound) || try == landTries {
+			return object, err
 		}
 	}
 }

@@ -238,12 +238,12 @@ func (o *onboarding) letGoLocked(position int, why error) bool {
 }
 
 // landed makes a pin of the store on the block at position one of the sequence.
-func (o *onboarding) landed(p *part, position int, d block.Descriptor, from Origin) {
+func (o *onboarding) landed(p *part, position int, d block.Descriptor, object uint64, from Origin) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.taken, position)
 	o.news.Broadcast()
-	h := hold{o.n.sequences, o.to, d.Key, o.s.ahead}
+	h := hold{o.n.sequences, o.to, d.Key, object, o.s.ahead}
 	if position >= o.end {
 		h.Release()
 		return
@@ -283,11 +283,12 @@ func (o *onboarding) pin(p *part, position int, d block.Descriptor) error {
 	if err := o.take(position, d); err != nil {
 		return err
 	}
-	if err := o.store.Pin(d.Key); err != nil {
+	object, err := o.store.PinExact(d.Key)
+	if err != nil {
 		o.drop(position, d)
 		return err
 	}
-	o.landed(p, position, d, Origin(o.to))
+	o.landed(p, position, d, object, Origin(o.to))
 	return nil
 }
 

@@ -245,12 +245,12 @@ func (q *sequences) pinnedAhead(t block.Tier) int64 {
 }
 
 // hold is one sequence's pin on a block of a tier: a sequence.Pin. The zero value holds
-// nothing. A user who removes the block overrides it; where the block comes back before
-// Release, that takes away a pin of the new one, which may then be evicted early.
+// nothing. A user who removes the block overrides it.
 type hold struct {
-	q    *sequences
-	tier block.Tier
-	key  block.Key
+	q      *sequences
+	tier   block.Tier
+	key    block.Key
+	object uint64 // of tier.Pinner.PinExact: a block that has come back has another
 	// ahead: the sequence is a prefetch's.
 	ahead bool
 }
@@ -261,7 +261,7 @@ func (h hold) Release() {
 		return
 	}
 	if p, ok := h.q.n.stores[h.tier].(tier.Pinner); ok {
-		p.Unpin(h.key)
+		p.UnpinExact(h.key, h.object)
 	}
 	h.q.give(h.tier, h.key, h.ahead)
 	h.q.n.room.notify()

@@ -90,8 +90,14 @@ type Pinner interface {
 	Store
 	// Pin gives ErrNotFound when the object is not there.
 	Pin(key block.Key) error
-	// Unpin undoes one Pin; an object that is gone meanwhile is no error.
+	// Unpin undoes one Pin; an object that is gone meanwhile is no error. Where another
+	// with the same key has been put since, it takes a pin from that one.
 	Unpin(key block.Key)
+	// PinExact is Pin for pins that may outlive their object: it says which object it has
+	// pinned, by a number that no other object with this key has.
+	PinExact(key block.Key) (object uint64, err error)
+	// UnpinExact undoes one PinExact. It never takes a pin from another object.
+	UnpinExact(key block.Key, object uint64)
 }
 
 // Memory is a Store whose bytes the processor addresses in place, so that they
@@ -114,6 +120,8 @@ type Reservation interface {
 	// Bytes is the slot, of exactly the length reserved. It is the caller's
 	// until Commit or Abort.
 	Bytes() []byte
+	// Object is what PinExact will say of the object that Commit makes.
+	Object() uint64
 	// Commit makes the slot the object d, born with the given number of pins.
 	// d.Length must be len(Bytes()). When the object exists already the slot is
 	// given back, nothing is pinned, and the error is ErrExists or ErrConflict.

@@ -79,17 +79,23 @@ func (p *Pool) batch(to []block.Descriptor, next ref) ([]block.Descriptor, ref) 
 
 // Pin implements [tier.Pinner].
 func (p *Pool) Pin(key block.Key) error {
+	_, err := p.PinExact(key)
+	return err
+}
+
+// PinExact implements [tier.Pinner].
+func (p *Pool) PinExact(key block.Key) (object uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.readyLocked(); err != nil {
-		return wrap("pin", key, err)
+		return 0, wrap("pin", key, err)
 	}
 	r, sl := p.slab.find(key)
 	if sl == nil {
-		return wrap("pin", key, tier.ErrNotFound)
+		return 0, wrap("pin", key, tier.ErrNotFound)
 	}
 	p.slab.pin(r)
-	return nil
+	return sl.birth, nil
 }
 
 // Unpin implements [tier.Pinner].
@@ -100,6 +106,18 @@ func (p *Pool) Unpin(key block.Key) {
 		return
 	}
 	if r, sl := p.slab.find(key); sl != nil {
+		p.slab.unpin(r)
+	}
+}
+
+// UnpinExact implements [tier.Pinner].
+func (p *Pool) UnpinExact(key block.Key, object uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.readyLocked() != nil {
+		return
+	}
+	if r, sl := p.slab.find(key); sl != nil && sl.birth == object {
 		p.slab.unpin(r)
 	}
 }

@@ -20,6 +20,7 @@ type slot struct {
 	links // in its class's order while it is live and idle
 	d     block.Descriptor
 	used  uint64 // value of slab.clock at the last use
+	birth uint64 // value of slab.births when it became live
 	pins  int32  // by Pin
 	holds int32  // copies under way and views
 	state state
@@ -61,6 +62,7 @@ type slab struct {
 	index    map[block.Key]ref
 	children map[block.Key]int32 // live objects by their parent
 	clock    uint64
+	births   uint64 // objects published so far
 	stats    tier.Stats
 }
 
@@ -192,7 +194,8 @@ func (s *slab) vacate(r ref) {
 // publish makes a filling slot the object d.
 func (s *slab) publish(r ref, d block.Descriptor) {
 	sl := s.slot(r)
-	sl.d, sl.state = d, live
+	s.births++
+	sl.d, sl.state, sl.birth = d, live, s.births
 	s.index[d.Key] = r
 	if !d.Parent.IsZero() {
 		s.children[d.Parent]++

@@ -215,3 +215,46 @@ func testPinStale(s *suite) {
 	}
 	pinner.Unpin(d.Key)
 }
+
+// testPinExact: pins that name their object leave the object alone that comes after it.
+func testPinExact(s *suite) {
+	pinner, ok := s.store.(tier.Pinner)
+	if !ok {
+		return
+	}
+	d := s.mustPut(0, s.cfg.BlockSize)
+	first := s.pinExact(pinner, d.Key)
+	s.remove(d.Key)
+	_, err := pinner.PinExact(d.Key)
+	s.wantError("PinExact of a missing object", err, tier.ErrNotFound)
+	s.mustPut(0, s.cfg.BlockSize)
+	second := s.pinExact(pinner, d.Key)
+	if first == second {
+		s.Fatalf("two objects are both number %d", first)
+	}
+	if again := s.pinExact(pinner, d.Key); again != second {
+		s.Errorf("one object is number %d and %d", second, again)
+	}
+	for range 3 {
+		pinner.UnpinExact(d.Key, first)
+	}
+	pinner.UnpinExact(d.Key, second)
+	s.pressure(1)
+	if _, held := s.held[d.Key]; !held {
+		s.Error("an object was evicted that the last pin is on")
+	}
+	pinner.UnpinExact(d.Key, second)
+	if got := s.store.Stats().Pinned; got != 0 {
+		s.Errorf("Stats say %d objects pinned, want 0", got)
+	}
+	pinner.UnpinExact(d.Key, second)
+}
+
+func (s *suite) pinExact(pinner tier.Pinner, key block.Key) uint64 {
+	s.Helper()
+	object, err := pinner.PinExact(key)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return object
+}

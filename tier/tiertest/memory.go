@@ -104,6 +104,33 @@ func testReserveNoLeak(s *suite) {
 	}
 }
 
+// testCommitPinnedExact: a reservation knows the object that it becomes.
+func testCommitPinnedExact(s *suite) {
+	m, ok := s.store.(tier.Memory)
+	if !ok {
+		return
+	}
+	for range 2 { // the second in the slot of the first, as it may be
+		d, p := object(0, s.cfg.BlockSize)
+		r := s.reserve(m, len(p))
+		copy(r.Bytes(), p)
+		number := r.Object()
+		if err := r.Commit(d, 1); err != nil {
+			s.Fatalf("Commit: %v", err)
+		}
+		s.held[d.Key] = d
+		if got := s.pinExact(m, d.Key); got != number {
+			s.Errorf("the reservation said object %d, PinExact says %d", number, got)
+		}
+		m.UnpinExact(d.Key, number)
+		m.UnpinExact(d.Key, number)
+		if got := s.store.Stats().Pinned; got != 0 {
+			s.Errorf("Stats say %d objects pinned, want 0", got)
+		}
+		s.remove(d.Key)
+	}
+}
+
 func testCommitPinned(s *suite) {
 	m, ok := s.store.(tier.Memory)
 	if !ok {

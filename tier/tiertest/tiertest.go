@@ -100,6 +100,8 @@ var cases = []testCase{
 	{"Pin", testPin},
 	{"PinFull", testPinFull},
 	{"PinStale", testPinStale},
+	{"PinExact", testPinExact},
+	{"CommitPinnedExact", testCommitPinnedExact},
 	{"Reserve", testReserve},
 	{"ReserveNoLeak", testReserveNoLeak},
 	{"CommitPinned", testCommitPinned},

@@ -22,6 +22,7 @@ type reference struct {
 	order   []block.Key // least recently used first
 	stats   tier.Stats
 	pending int64 // bytes in reservations
+	births  uint64
 	closed  bool
 }
 
@@ -30,6 +31,7 @@ type entry struct {
 	p     []byte
 	pins  int
 	views int
+	birth uint64
 }
 
 func openReference(o Options) *reference {
@@ -74,8 +76,8 @@ func (r *reference) existsLocked(d block.Descriptor) error {
 	}
 }
 
-func (r *reference) storeLocked(d block.Descriptor, p []byte, pins int) {
-	r.objects[d.Key] = &entry{d: d, p: p, pins: pins}
+func (r *reference) storeLocked(d block.Descriptor, p []byte, pins int, birth uint64) {
+	r.objects[d.Key] = &entry{d: d, p: p, pins: pins, birth: birth}
 	r.order = append(r.order, d.Key)
 	r.stats.Objects++
 	r.stats.Puts++
@@ -96,7 +98,8 @@ func (r *reference) Put(ctx context.Context, d block.Descriptor, src []byte) ([]
 	}
 	evicted, err := r.makeRoomLocked(int64(len(src)))
 	if err == nil {
-		r.storeLocked(d, slices.Clone(src), 0)
+		r.births++
+		r.storeLocked(d, slices.Clone(src), 0, r.births)
 	}
 	return evicted, err
 }
@@ -189,17 +192,30 @@ func (r *reference) Close() error {
 }
 
 func (r *reference) Pin(key block.Key) error {
+	_, err := r.PinExact(key)
+	return err
+}
+
+func (r *reference) PinExact(key block.Key) (uint64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return tier.ErrClosed
+		return 0, tier.ErrClosed
 	}
 	e, ok := r.objects[key]
 	if !ok {
-		return tier.ErrNotFound
+		return 0, tier.ErrNotFound
 	}
 	e.pins++
-	return nil
+	return e.birth, nil
+}
+
+func (r *reference) UnpinExact(key block.Key, object uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e, ok := r.objects[key]; ok && e.birth == object && e.pins > 0 {
+		e.pins--
+	}
 }
 
 func (r *reference) Unpin(key block.Key) {
@@ -246,16 +262,20 @@ func (r *reference) Reserve(ctx context.Context, n int) (tier.Reservation, []blo
 		return nil, evicted, err
 	}
 	r.pending += int64(n)
-	return &reservation{r: r, p: make([]byte, n)}, evicted, nil
+	r.births++
+	return &reservation{r: r, p: make([]byte, n), birth: r.births}, evicted, nil
 }
 
 type reservation struct {
-	r    *reference
-	p    []byte
-	done bool
+	birth uint64
+	r     *reference
+	p     []byte
+	done  bool
 }
 
 func (v *reservation) Bytes() []byte { return v.p }
+
+func (v *reservation) Object() uint64 { return v.birth }
 
 func (v *reservation) Commit(d block.Descriptor, pins int) error {
 	v.r.mu.Lock()
@@ -270,7 +290,7 @@ func (v *reservation) Commit(d block.Descriptor, pins int) error {
 	if err := v.r.existsLocked(d); err != nil {
 		return err
 	}
-	v.r.storeLocked(d, v.p, pins)
+	v.r.storeLocked(d, v.p, pins, v.birth)
 	return nil
 }
 
