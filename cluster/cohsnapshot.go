@@ -217,3 +217,18 @@ func (r *cohReader) load(ctx context.Context, s cohSnapshot) error {
 	}
 	return r.h.Restore(s.sequence, bytes.NewReader(data))
 }
+
+// mostCohSnapshot bounds what is read of a snapshot of the coherence log, in bytes.
+const mostCohSnapshot = 1 << 30
+
+// readObject reads the chunks of an object. The object store's own reader does not
+// notice when ctx is cancelled, and waits for its deadline when a chunk is
+// missing because the object has just been replaced.
+func readObject(ctx context.Context, js jetstream.JetStream, info *jetstream.ObjectInfo) ([]byte, error) {
+	if info.Size > mostCohSnapshot {
+		return nil, fmt.Errorf("%w: object of %d bytes", ErrSnapshot, info.Size)
+	}
+	data := make([]byte, 0, info.Size)
+	err := readChunks(ctx, js, info, func(chunk []byte) { data = append(data, chunk...) })
+	return data, err
+}

@@ -58,7 +58,8 @@ type PublisherConfig struct {
 	// readers learn that they have missed something. Default 5 s.
 	Heartbeat time.Duration
 	// SnapshotChanges and SnapshotInterval: a snapshot is written after that many
-	// changes, and after that time when there were any. Defaults 65,536 and 10 min.
+	// changes, or half as many as the node holds blocks if that is more, and after that
+	// time when there were any. Defaults 65,536 and 10 min.
 	SnapshotChanges  int
 	SnapshotInterval time.Duration
 	// SnapshotTimeout bounds writing and verifying one. Default 1 min.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"cairn/block"
-	"cairn/router"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -91,6 +90,10 @@ func (s *snapshotter) run(ctx context.Context, walk Walk) {
 	}
 }
 
+// snapshotShare: so many blocks of a snapshot are worth one change. A block takes half as many
+// bytes as a change in an event does, so snapshots never cost more than events.
+const snapshotShare = 2
+
 // due tells whether enough has changed since the newest snapshot.
 func (s *snapshotter) due() bool {
 	n := s.newest.Load()
@@ -99,7 +102,7 @@ func (s *snapshotter) due() bool {
 		return true
 	}
 	changes := position - n.Covered
-	return changes >= uint64(s.p.cfg.SnapshotChanges) ||
+	return changes >= uint64(max(s.p.cfg.SnapshotChanges, n.Blocks/snapshotShare)) ||
 		changes > 0 && time.Since(n.Written) >= s.p.cfg.SnapshotInterval
 }
 
@@ -166,19 +169,25 @@ func (s *snapshotter) store(ctx context.Context) (SnapshotInfo, error) {
 		return SnapshotInfo{}, fmt.Errorf("cluster: snapshot: %w", err)
 	}
 	incarnation, position := s.p.at()
-	snap := &Snapshot{Node: s.p.cfg.Node, Incarnation: incarnation}
+	h := SnapshotHeader{Node: s.p.cfg.Node, Incarnation: incarnation}
 	// What is announced from here on is published after what the stream has now. It is
 	// asked each time: a stream that was lost and made again counts from 1.
 	if stream, err := s.p.conn.JS.Stream(ctx, StreamPlace); err == nil {
-		snap.After = stream.CachedInfo().State.LastSeq
+		h.After = stream.CachedInfo().State.LastSeq
 	}
+	prev := s.newest.Load()
+	blocks := 0
+	if prev != nil {
+		blocks = prev.Blocks + prev.Blocks/16
+	}
+	b := NewSnapshotBuilder(blocks)
 	full := false
-	snap.Covered = s.walk(func(key block.Key, tiers block.TierMask) bool {
-		if full = len(snap.Entries) == MaxSnapshotEntries; full {
+	h.Covered = s.walk(func(key block.Key, tiers block.TierMask) bool {
+		if full = b.Len() == MaxSnapshotEntries; full {
 			return false
 		}
 		if tiers.Any() {
-			snap.Entries = append(snap.Entries, router.Entry{Key: key, Tiers: tiers})
+			b.Add(key, tiers)
 		}
 		return true
 	})
@@ -186,15 +195,19 @@ func (s *snapshotter) store(ctx context.Context) (SnapshotInfo, error) {
 		return SnapshotInfo{}, fmt.Errorf("cluster: snapshot: more than %d blocks", MaxSnapshotEntries)
 	}
 	// A walk may not know of changes that were announced without it.
-	snap.Covered = min(snap.Covered, position)
-	prev := s.newest.Load()
-	n, err := storeSnapshot(ctx, s.p.conn.JS, store, snap, s.slot)
+	h.Covered = min(h.Covered, position)
+	n := SnapshotInfo{Node: h.Node, Incarnation: h.Incarnation, Covered: h.Covered, Blocks: b.Len(), Object: placeSnapshotName(h.Node, s.slot)}
+	data, err := b.Encode(h)
+	if err == nil {
+		err = storeSnapshot(ctx, s.p.conn, store, h, data, s.slot)
+	}
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
+	n.Bytes, n.Written = len(data), time.Now().UTC()
 	s.slot = (s.slot + 1) % snapshotSlots
 	if prev == nil || prev.Incarnation != incarnation {
-		if err := store.Delete(ctx, placeSnapshotName(snap.Node, s.slot)); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+		if err := store.Delete(ctx, placeSnapshotName(h.Node, s.slot)); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
 			s.p.cfg.Logger.Warn("old placement snapshot was not deleted", "error", err)
 		}
 	}

@@ -21,10 +21,10 @@ import (
 
 // Defaults of [ViewConfig].
 const (
-	DefaultStashEvents = 1024
-	DefaultGapPatience = 500 * time.Millisecond
-	DefaultLoaders     = 8
-	DefaultLoadTimeout = time.Minute
+	DefaultStashChanges = 4 << 20
+	DefaultGapPatience  = 500 * time.Millisecond
+	DefaultLoaders      = 8
+	DefaultLoadTimeout  = time.Minute
 
 	// memberWait is how long Await gives a node that nobody has heard of to
 	// become known: the token may have been faster than the node's record.
@@ -38,9 +38,11 @@ type ViewConfig struct {
 	Self string
 	// Index configures the index of blocks.
 	Index router.IndexConfig
-	// StashEvents bounds the events of one node that wait for missing ones before
-	// them. Beyond it a snapshot takes their place. Default 1,024.
-	StashEvents int
+	// StashChanges bounds the changes, of all nodes together, that wait for missing ones
+	// before them, 18 bytes each: what nodes announce while a snapshot of them is written
+	// and loaded. Beyond it they are dropped, and a later snapshot has to cover them.
+	// Default 4,194,304.
+	StashChanges int
 	// GapPatience is how long missing events may still arrive before the
 	// node's snapshot is loaded. Default 500 ms.
 	GapPatience time.Duration
@@ -60,9 +62,9 @@ func (c ViewConfig) Validate() error {
 	if c.Self != "" {
 		errs = append(errs, ValidID(c.Self))
 	}
-	if c.StashEvents < 0 || c.GapPatience < 0 || c.Loaders < 0 || c.LoadTimeout < 0 {
-		errs = append(errs, fmt.Errorf("cluster: StashEvents %d, GapPatience %v, Loaders %d, LoadTimeout %v: want none negative",
-			c.StashEvents, c.GapPatience, c.Loaders, c.LoadTimeout))
+	if c.StashChanges < 0 || c.GapPatience < 0 || c.Loaders < 0 || c.LoadTimeout < 0 {
+		errs = append(errs, fmt.Errorf("cluster: StashChanges %d, GapPatience %v, Loaders %d, LoadTimeout %v: want none negative",
+			c.StashChanges, c.GapPatience, c.Loaders, c.LoadTimeout))
 	}
 	return errors.Join(errs...)
 }
@@ -89,6 +91,7 @@ type View struct {
 	// mu guards what follows. The index may be changed under it; nothing blocks.
 	mu        sync.Mutex
 	sources   map[string]*source      // the members, by id
+	stashed   int                     // changes in the stashes of all sources and strangers
 	strangers map[incarnation]*source // who has sent events and is not a member yet
 	past      map[string]pastMember   // who has been a member, by id
 	changed   chan struct{}           // closed at the next change of the membership
@@ -118,7 +121,7 @@ func OpenView(ctx context.Context, conn *Conn, cfg ViewConfig) (*View, error) {
 	if err := errors.Join(cfg.Validate(), ctx.Err()); err != nil {
 		return nil, err
 	}
-	cfg.StashEvents = or(cfg.StashEvents, DefaultStashEvents)
+	cfg.StashChanges = or(cfg.StashChanges, DefaultStashChanges)
 	cfg.GapPatience = or(cfg.GapPatience, DefaultGapPatience)
 	cfg.Loaders = or(cfg.Loaders, DefaultLoaders)
 	cfg.LoadTimeout = or(cfg.LoadTimeout, DefaultLoadTimeout)
@@ -291,6 +294,7 @@ type ViewStats struct {
 	Ready   bool         `json:"ready"`
 	Members int          `json:"members"`
 	Behind  int          `json:"behind"`  // members of whom changes are missing right now
+	Stashed int          `json:"stashed"` // changes that wait for those
 	Bad     uint64       `json:"bad"`     // events that could not be read
 	Old     uint64       `json:"old"`     // events of incarnations that are gone
 	Repairs uint64       `json:"repairs"` // snapshots loaded
@@ -310,6 +314,7 @@ func (v *View) Stats() ViewStats {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	s.Stashed = v.stashed
 	for _, src := range v.sources {
 		if src.gap {
 			s.Behind++

@@ -43,6 +43,13 @@ func startHolder(t *testing.T, conn *cluster.Conn, id string, cfg cluster.Publis
 	return runHolder(t, conn, lease, cfg, full...)
 }
 
+// steadyHolder is startHolder with a lease that does not lapse on a busy machine.
+func steadyHolder(t *testing.T, conn *cluster.Conn, id string, cfg cluster.PublisherConfig, full ...block.Key) *holder {
+	t.Helper()
+	lease := mustJoin(t, conn, cluster.Member{ID: id, Addr: id + ":1"}, cluster.LeaseConfig{TTL: time.Minute})
+	return runHolder(t, conn, lease, cfg, full...)
+}
+
 // runHolder is startHolder for a member that has joined.
 func runHolder(t *testing.T, conn *cluster.Conn, lease *cluster.Lease, cfg cluster.PublisherConfig, full ...block.Key) *holder {
 	t.Helper()
@@ -54,8 +61,15 @@ func runHolder(t *testing.T, conn *cluster.Conn, lease *cluster.Lease, cfg clust
 		t.Fatal(err)
 	}
 	h.change(true, block.Disk, full...)
-	svc, err := cluster.StartNodeService(conn, h.pub, cluster.NodeServiceConfig{Node: id,
-		Status: func() any { return h.pub.Stats() }, Summary: func() any { return h.pub.Stats() }})
+	h.kill = runPublisher(t, conn, h.pub, id, h.walk)
+	return h
+}
+
+// runPublisher runs a node's publisher and service until the test ends or kill is called.
+func runPublisher(t *testing.T, conn *cluster.Conn, p *cluster.Publisher, id string, walk cluster.Walk) (kill func()) {
+	t.Helper()
+	svc, err := cluster.StartNodeService(conn, p, cluster.NodeServiceConfig{Node: id,
+		Status: func() any { return p.Stats() }, Summary: func() any { return p.Stats() }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,19 +77,19 @@ func runHolder(t *testing.T, conn *cluster.Conn, lease *cluster.Lease, cfg clust
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := h.pub.Run(ctx, h.walk); !errors.Is(err, context.Canceled) {
+		if err := p.Run(ctx, walk); !errors.Is(err, context.Canceled) {
 			t.Errorf("publisher of %s ended with %v", id, err)
 		}
 	}()
-	h.kill = sync.OnceFunc(func() {
+	kill = sync.OnceFunc(func() {
 		cancel()
 		<-done
 		if err := svc.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(h.kill)
-	return h
+	t.Cleanup(kill)
+	return kill
 }
 
 func (h *holder) walk(yield func(block.Key, block.TierMask) bool) uint64 {
@@ -104,6 +118,13 @@ func (h *holder) change(stored bool, tier block.Tier, keys ...block.Key) {
 		}
 		changes = append(changes, node.Change{Key: k, Tier: tier, Stored: stored})
 	}
+	h.at = h.pub.Announce(changes)
+}
+
+// announce announces what need not be so.
+func (h *holder) announce(changes ...node.Change) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.at = h.pub.Announce(changes)
 }
 
@@ -150,6 +171,20 @@ func where(v *cluster.View, keys []block.Key) []string {
 	return out
 }
 
+// held is what where should say.
+func held(keys []block.Key, holders ...*holder) (want []string) {
+	for i, k := range keys {
+		s := ""
+		for _, h := range holders {
+			if m := h.held[k]; m.Any() {
+				s += fmt.Sprintf(" %s@%s:1:%v", h.id, h.id, m)
+			}
+		}
+		want = append(want, fmt.Sprintf("%d %s", i, strings.TrimSpace(s)))
+	}
+	return want
+}
+
 func keys(space byte, n int) []block.Key {
 	var out []block.Key
 	for i := range n {
@@ -173,16 +208,7 @@ func TestLateViewEqualsEarlyView(t *testing.T) {
 	await(t, early, a.token(), b.token())
 	late := openView(t, conn, cluster.ViewConfig{})
 	await(t, late, a.token(), b.token())
-	var want []string
-	for i, k := range all {
-		s := ""
-		for _, h := range []*holder{a, b} {
-			if m := h.held[k]; m.Any() {
-				s += fmt.Sprintf(" %s@%s:1:%v", h.id, h.id, m)
-			}
-		}
-		want = append(want, fmt.Sprintf("%d %s", i, strings.TrimSpace(s)))
-	}
+	want := held(all, a, b)
 	if diff := cmp.Diff(want, where(early, all)); diff != "" {
 		t.Errorf("early view (-want +got):\n%s", diff)
 	}

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,26 +30,6 @@ const (
 	// opDrain is the RPC by which a node is asked to drain.
 	opDrain = "drain"
 )
-
-// source is one incarnation of one node as the view follows it. View.mu guards
-// it but for what never changes.
-type source struct {
-	id     string
-	number uint64 // its incarnation
-	// generation stands for the incarnation in the index, which takes back no
-	// incarnation that it was told is gone.
-	generation uint64
-	since      time.Time // of a stranger
-	// spawn runs work on a goroutine that Close waits for; ctx ends when the member
-	// leaves. Nil for a stranger.
-	spawn  func(work func(ctx context.Context))
-	cancel context.CancelFunc
-
-	gap     bool           // changes are missing before stash
-	loading bool           // a goroutine loads snapshots until the gap is closed
-	stash   []router.Event // by First
-	needed  uint64         // position that a snapshot must cover to be of use
-}
 
 // member takes note of a change of the membership.
 func (v *View) member(ctx context.Context, e MemberEvent) {
@@ -123,6 +102,7 @@ func (v *View) join(ctx context.Context, m Member) *source {
 func (v *View) leave(s *source) {
 	s.cancel()
 	delete(v.sources, s.id)
+	v.giveUp(s)
 	v.index.RemoveNode(s.id, s.generation)
 	v.settle(s)
 	v.wg.Go(func() {
@@ -185,6 +165,7 @@ func (v *View) prime(ctx context.Context) (after uint64) {
 	v.mu.Lock()
 	sources := slices.Collect(maps.Values(v.sources))
 	v.mu.Unlock()
+	oldest := v.oldest(ctx)
 	afters := make([]uint64, len(sources))
 	var wg sync.WaitGroup
 	for i, s := range sources {
@@ -193,7 +174,7 @@ func (v *View) prime(ctx context.Context) (after uint64) {
 			defer wg.Done()
 			try, cancel := context.WithTimeout(ctx, min(primeTimeout, v.cfg.LoadTimeout))
 			defer cancel()
-			snap, err := v.load(try, s, 0)
+			after, err := v.load(try, s, 0, oldest)
 			if ctx.Err() != nil {
 				afters[i] = math.MaxUint64 // it has left
 				return
@@ -202,7 +183,7 @@ func (v *View) prime(ctx context.Context) (after uint64) {
 				v.cfg.Logger.Warn("no snapshot of a member yet; reading all of its events", "member", s.id, "error", err)
 				return
 			}
-			afters[i] = snap.After
+			afters[i] = after
 		})
 	}
 	wg.Wait()
@@ -249,6 +230,7 @@ func (v *View) stranger(e router.Event) *source {
 	for k, o := range v.strangers {
 		if now.Sub(o.since) > strangerKeep || len(v.strangers) >= maxStrangers {
 			delete(v.strangers, k)
+			v.giveUp(o)
 		}
 	}
 	s = &source{id: e.Node, number: e.Incarnation, since: now}
@@ -269,143 +251,5 @@ func (v *View) apply(s *source, e router.Event) {
 	default:
 		v.bad.Add(1)
 		v.cfg.Logger.Warn("placement event refused", "member", e.Node, "error", err)
-	}
-}
-
-// keep stashes an event in order. A stash that is full is given up: a snapshot
-// has to cover it. View.mu is held.
-func (v *View) keep(s *source, e router.Event) {
-	s.needed = max(s.needed, e.First-1)
-	if len(s.stash) >= v.cfg.StashEvents {
-		s.stash, s.needed = nil, e.Last()
-		return
-	}
-	i, _ := slices.BinarySearchFunc(s.stash, e.First, func(have router.Event, first uint64) int {
-		return cmp.Compare(have.First, first)
-	})
-	s.stash = slices.Insert(s.stash, i, e)
-}
-
-// drain applies what of the stash has nothing missing before it. View.mu is held.
-func (v *View) drain(s *source) {
-	n := 0
-	for _, e := range s.stash {
-		if err := v.index.Apply(e); errors.Is(err, router.ErrGap) {
-			break
-		}
-		n++
-	}
-	s.stash = slices.Delete(s.stash, 0, n)
-	_, position, ok := v.index.Position(s.id)
-	switch {
-	case ok && len(s.stash) == 0 && position >= s.needed:
-		s.gap = false
-		if v.caught {
-			v.settle(s)
-		}
-	default:
-		v.mind(s)
-	}
-}
-
-// mind has the gap of s repaired, unless it closes by itself within GapPatience:
-// an event that had to be sent again comes late. View.mu is held.
-func (v *View) mind(s *source) {
-	if s.gap {
-		return
-	}
-	s.gap = true
-	time.AfterFunc(v.cfg.GapPatience, func() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if s.gap && !s.loading && v.sources[s.id] == s && !v.closed {
-			s.loading = true
-			s.spawn(func(ctx context.Context) { v.repair(ctx, s) })
-		}
-	})
-}
-
-// repair loads snapshots until nothing is missing any more or the member leaves.
-func (v *View) repair(ctx context.Context, s *source) {
-	pause := retryPause
-	for {
-		v.mu.Lock()
-		needed := s.needed
-		if !s.gap || ctx.Err() != nil {
-			s.loading = false
-			v.mu.Unlock()
-			return
-		}
-		v.mu.Unlock()
-		try, cancel := context.WithTimeout(ctx, v.cfg.LoadTimeout)
-		_, err := v.load(try, s, needed)
-		cancel()
-		if err == nil {
-			pause = retryPause
-			continue
-		}
-		v.failures.Add(1)
-		v.cfg.Logger.Warn("snapshot was not loaded; trying again", "member", s.id, "needed", needed, "error", err)
-		wait(ctx, pause)
-		pause = min(2*pause, maxRetryPause)
-	}
-}
-
-// load loads a snapshot that covers needed, and then what was stashed.
-func (v *View) load(ctx context.Context, s *source, needed uint64) (*Snapshot, error) {
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case v.loaders <- struct{}{}:
-	}
-	defer func() { <-v.loaders }()
-	snap, err := v.fetch(ctx, s, needed)
-	if err != nil {
-		return nil, err
-	}
-	if err := v.index.Load(s.id, s.generation, snap.Covered, snap.Entries); err != nil {
-		return nil, err
-	}
-	v.repairs.Add(1)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.sources[s.id] == s {
-		v.drain(s)
-	}
-	return snap, nil
-}
-
-// fetch reads the newest snapshot; when it does not cover needed, it asks the node
-// to write another one.
-func (v *View) fetch(ctx context.Context, s *source, needed uint64) (*Snapshot, error) {
-	store, err := v.conn.JS.ObjectStore(ctx, BucketSnapshots)
-	if err != nil {
-		return nil, fmt.Errorf("cluster: snapshots: %w", err)
-	}
-	snap, err := loadSnapshot(ctx, v.conn.JS, store, s.id, s.number)
-	if err == nil && snap.Covered >= needed {
-		return snap, nil
-	}
-	_, err = Call[SnapshotRequest, SnapshotInfo](ctx, v.conn, RPCSubject(s.id, opSnapshot),
-		SnapshotRequest{Incarnation: s.number, AtLeast: needed})
-	if err != nil {
-		return nil, err
-	}
-	if snap, err = loadSnapshot(ctx, v.conn.JS, store, s.id, s.number); err != nil {
-		return nil, err
-	}
-	if snap.Covered < needed {
-		return nil, fmt.Errorf("cluster: snapshot of node %s covers %d, not %d: a replica lags", s.id, snap.Covered, needed)
-	}
-	return snap, nil
-}
-
-// wait tells whether d passed before ctx ended.
-func wait(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }

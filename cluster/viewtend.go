@@ -45,6 +45,6 @@ func (v *View) doubt(h router.Hole) {
 	}
 	_, position, _ := v.index.Position(h.Node)
 	v.index.Doubt(h.Node, h.Incarnation)
-	s.needed = max(s.needed, position)
+	s.floor = max(s.floor, position)
 	v.mind(s)
 }
