@@ -10,7 +10,7 @@ import (
 
 // Defaults of [Config].
 const (
-	DefaultLook       = 4
+	DefaultLook       = 2
 	DefaultSamples    = 16
 	DefaultGhosts     = 8
 	DefaultGhostsMost = 1 << 20

@@ -86,12 +86,12 @@ func TestHintsDecide(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			const slots = 32
 			c := openTest(t, Config{Capacity: slots * PageSize, Classes: []int{PageSize}, SlabSize: slots * PageSize, Eviction: how})
-			said := map[block.Key]tier.Hint{keyOf(0): tier.Needed, keyOf(3): tier.Copied}
+			said := map[block.Key]tier.Hint{keyOf(0): tier.Needed, keyOf(2): tier.Copied}
 			c.Advise(func(k block.Key) tier.Hint { return said[k] })
 			for i := range slots {
 				put(t, c, i, 64)
 			}
-			for i, want := range []int{3, 1, 2, 4} {
+			for i, want := range []int{2, 1, 3, 4} {
 				if got := put(t, c, slots+i, 64); len(got) != 1 || how == EvictLRU && got[0] != keyOf(want) || got[0] == keyOf(0) {
 					t.Errorf("put %d evicted %v, want %v", i, got, keyOf(want))
 				}
