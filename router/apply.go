@@ -89,21 +89,26 @@ func (ix *Index) Apply(e Event) error {
 }
 
 // change applies changes to the table, a batch of them at a time: where they are, then
-// all loads from memory at once, then what is to be done. Index.mu is held.
+// all loads from memory at once, then what is to be done. A block that is new has to be
+// looked for until a bucket has room, which is often the one after its home. The two lie
+// side by side, so that both are loaded. Index.mu is held.
 func (ix *Index) change(n *node, changes []Change) {
 	var (
 		fps   [touchAhead]uint64
 		homes [touchAhead]*bucket
+		nexts [touchAhead]*bucket
 	)
 	for len(changes) > 0 {
 		some := changes[:min(touchAhead, len(changes))]
 		for i := range some {
 			fp := fingerprint(&some[i].Key)
 			t := ix.shardOf(fp).table.Load()
-			fps[i], homes[i] = fp, &t.buckets[t.home(fp)]
+			home := t.home(fp)
+			fps[i], homes[i], nexts[i] = fp, &t.buckets[home], &t.buckets[min(home+1, len(t.buckets)-1)]
 		}
-		for _, home := range homes[:len(some)] {
-			atomic.LoadUint64(&home[0])
+		for i := range some {
+			atomic.LoadUint64(&homes[i][0])
+			atomic.LoadUint64(&nexts[i][0])
 		}
 		for i := range some {
 			c := &some[i]
