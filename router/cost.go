@@ -53,6 +53,11 @@ type Config struct {
 	PeerLatency float64 `json:"peer_latency_seconds"`
 	// NoPeers says that the engines cannot use blocks of other nodes.
 	NoPeers bool `json:"no_peers"`
+	// Prefetch is the tier, "host" or "vram", into which a chosen node is told to bring
+	// the cached blocks that it lacks there, ahead of the request (ahead.go). What that
+	// takes counts as a cost only as far as it is longer than the wait in the queue. "" and
+	// "off": nodes are told nothing.
+	Prefetch string `json:"prefetch,omitempty"`
 	// QueueWeight multiplies the estimated time in the queue; above 1 it spreads
 	// load at the price of overlap.
 	QueueWeight float64 `json:"queue_weight"`
@@ -129,6 +134,9 @@ func (c Config) Validate() error {
 	if err := differs(ErrConfig, "block_tokens", c.Layout, Layout{BlockTokens: c.BlockTokens}); err != nil {
 		problems = append(problems, err)
 	}
+	if _, _, err := c.prefetch(); err != nil {
+		problems = append(problems, err)
+	}
 	return errors.Join(problems...)
 }
 
@@ -194,6 +202,7 @@ type shape struct {
 func (c *Config) cost(s shape, m *Match, o *Overlap, queue, rate float64, active Active) Candidate {
 	best := c.cut(s, rate, 0, TierBlocks{}, TierBlocks{})
 	consider := func(d Candidate) {
+		c.overlap(&d.Terms, queue/rate)
 		if d.Terms.Total() < best.Terms.Total() {
 			best = d
 		}

@@ -24,6 +24,7 @@ func (d Decision) Explain() string {
 	for _, t := range d.Plan {
 		fmt.Fprintf(&b, "fetch %s from %s (%s, %s)\n", blocks(t.First, t.Count), t.From, t.FromAddr, t.Tier)
 	}
+	b.WriteString(d.ahead())
 	return b.String()
 }
 
@@ -134,6 +135,24 @@ func (d Decision) why() string {
 		b.WriteString(" " + against(c, d.Candidates[1]))
 	}
 	return b.String()
+}
+
+// ahead says what the node has been told to bring, or would be.
+func (d Decision) ahead() string {
+	a := d.Ahead
+	if a == nil {
+		return ""
+	}
+	where := "host memory"
+	if a.Tier == block.VRAM {
+		where = "GPU memory"
+	}
+	told, note := "has been told", ""
+	if !a.Told {
+		told, note = "would be told", " (this is a dry run)"
+	}
+	return fmt.Sprintf("%s %s%s to have %s in %s before the request comes; it lacks %d of them there\n",
+		d.Node, told, note, blocks(0, a.Blocks), where, a.Lacking)
 }
 
 // preferred says within which tolerance affinity chose, and what is lost by that.

@@ -101,6 +101,9 @@ type Decision struct {
 	Scorer string `json:"scorer,omitempty"`
 	// Plan is what the chosen node should fetch from its peers.
 	Plan []Transfer `json:"plan"`
+	// Ahead is what it should bring into memory ahead of the request, if anything and if
+	// [Config].Prefetch says so.
+	Ahead *Ahead `json:"ahead,omitempty"`
 }
 
 // Router ranks nodes by estimated time to first token. It keeps an estimate of
@@ -173,6 +176,7 @@ func (r *Router) Route(q Request, now time.Time) (Decision, error) {
 	}
 	d.Tokens, d.Blocks, d.ClusterBlocks = s.tokens, len(q.Keys), m.Blocks
 	d.Plan = r.index.plan(q.Keys, d.Candidates[0], work)
+	d.Ahead = r.config.ahead(&d.Candidates[0])
 	if !q.DryRun {
 		d.Learned = r.learn(d.Node, q.Keys, now)
 	}
