@@ -182,6 +182,18 @@ func (c *Cache) Delete(key block.Key) bool {
 	return true
 }
 
+// Evict implements tier.Evictor.
+func (c *Cache) Evict(key block.Key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id, ok := c.index[key]
+	if !ok || c.entries.at(id).held() || c.entries.at(id).children > 0 {
+		return false
+	}
+	c.evictLocked(id, nil)
+	return true
+}
+
 // classOf is the smallest class for n bytes.
 func (c *Cache) classOf(n int) (*class, error) {
 	i := sort.Search(len(c.classes), func(i int) bool { return c.classes[i].size >= n })

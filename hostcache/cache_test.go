@@ -150,6 +150,41 @@ func TestPinnedBlockReturnsAsNewest(t *testing.T) {
 	checkInvariants(t, c)
 }
 
+// TestEvictOnDemand: what is in use, or has followers, stays.
+func TestEvictOnDemand(t *testing.T) {
+	for _, by := range []string{EvictLRU, EvictHazard} {
+		cfg := small
+		cfg.Eviction = by
+		c := openTest(t, cfg)
+		for i := range 3 {
+			put(t, c, i, 100)
+		}
+		if err := c.Pin(keyOf(1)); err != nil {
+			t.Fatal(err)
+		}
+		v, err := c.View(keyOf(2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []bool{true, false, false, false} { // there is no 3
+			if got := c.Evict(keyOf(i)); got != want {
+				t.Errorf("%s: object %d evicted: %t, want %t", by, i, got, want)
+			}
+		}
+		c.Unpin(keyOf(1))
+		v.Release()
+		for i := 1; i < 3; i++ {
+			if !c.Evict(keyOf(i)) {
+				t.Errorf("%s: object %d stays", by, i)
+			}
+		}
+		if st := c.Stats(); st.Objects != 0 || st.Used != 0 || st.Evictions != 3 {
+			t.Errorf("%s: %+v", by, st)
+		}
+		checkInvariants(t, c)
+	}
+}
+
 func TestEverythingPinned(t *testing.T) {
 	c := openTest(t, small)
 	for i := range 8 {

@@ -100,6 +100,14 @@ type Pinner interface {
 	UnpinExact(key block.Key, object uint64)
 }
 
+// Evictor is a Store that evicts what it is told.
+type Evictor interface {
+	Pinner
+	// Evict removes the object and reports whether it did. It does not where the object is
+	// pinned or viewed, nor where the store knows of others that follow it in a sequence.
+	Evict(key block.Key) bool
+}
+
 // Memory is a Store whose bytes the processor addresses in place, so that they
 // can be received into it and sent from it without a copy.
 type Memory interface {
