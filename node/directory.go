@@ -39,6 +39,7 @@ type directory struct {
 	blocks   atomic.Int64              // all blocks
 	sealed   atomic.Int64              // of these, sealed ones
 	held     [block.Tiers]atomic.Int64 // sealed blocks in each tier
+	families families
 
 	shards [shards]struct {
 		// mu guards blocks, and orders the announcements of their changes.
@@ -78,16 +79,37 @@ func (d *directory) use(key block.Key) (entry, bool) {
 // such change in the node's stream of changes, or 0 when there was none. Objects of
 // named blocks are not announced.
 func (d *directory) change(key block.Key, f func(e *entry, known bool)) (position uint64) {
+	position, _ = d.apply(key, f, true)
+	return position
+}
+
+// shed is change, except that a block which others follow is not forgotten: then it is
+// left as it was, and refused is true.
+func (d *directory) shed(key block.Key, f func(e *entry, known bool)) (refused bool) {
+	_, refused = d.apply(key, f, false)
+	return refused
+}
+
+func (d *directory) apply(key block.Key, f func(e *entry, known bool), force bool) (position uint64, refused bool) {
 	s := &d.shards[shardOf(key)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, known := s.blocks[key]
 	var before, after block.TierMask
+	parent := e.parent
 	if known {
 		before = e.state.Valid()
 	}
 	f(&e, known)
+	if known {
+		e.parent = parent
+	}
 	after = e.state.Valid()
+	if known && !after.Any() && !force {
+		if _, followed := d.families.child(key); followed {
+			return 0, true
+		}
+	}
 	switch {
 	case after.Any():
 		if s.blocks == nil {
@@ -96,13 +118,19 @@ func (d *directory) change(key block.Key, f func(e *entry, known bool)) (positio
 		s.blocks[key] = e
 		if !known {
 			d.count(key, 1)
+			if follows(key, e.parent) {
+				d.families.link(key, e.parent)
+			}
 		}
 	case known:
 		delete(s.blocks, key)
 		d.count(key, -1)
+		if follows(key, e.parent) {
+			d.families.unlink(key, e.parent)
+		}
 	}
 	if before == after || key.Named() {
-		return 0 // where named objects are, their pointers say
+		return 0, false // where named objects are, their pointers say
 	}
 	var changes [block.Tiers]Change
 	n := 0
@@ -117,7 +145,7 @@ func (d *directory) change(key block.Key, f func(e *entry, known bool)) (positio
 			n++
 		}
 	}
-	return d.announce(changes[:n])
+	return d.announce(changes[:n]), false
 }
 
 func (d *directory) count(key block.Key, n int64) {
@@ -125,6 +153,22 @@ func (d *directory) count(key block.Key, n int64) {
 	if !key.Named() {
 		d.sealed.Add(n)
 	}
+}
+
+// hint says what eviction should know about a copy in tier t: whether another tier holds
+// one, and if not, whether other blocks follow it. It is called with the lock of a store
+// held, so it does not wait: of a block that is being changed it knows nothing.
+func (d *directory) hint(t block.Tier, key block.Key) (copied, followed bool) {
+	s := &d.shards[shardOf(key)]
+	if !s.mu.TryLock() {
+		return false, false
+	}
+	e, known := s.blocks[key]
+	s.mu.Unlock()
+	if copied = known && e.state.Valid().Without(t).Any(); !copied && known {
+		_, followed = d.families.child(key)
+	}
+	return copied, followed
 }
 
 // scan calls yield for each block of one shard. yield must not use the directory.

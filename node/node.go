@@ -109,6 +109,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		return nil, err
 	}
 	n.sequences = newSequences(n)
+	n.advise()
 	n.prefetches = newPrefetches(n)
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop

@@ -124,6 +124,21 @@ func (q *sequences) find(id uint64) (*Sequence, bool) {
 	return s, ok
 }
 
+// has tells whether a sequence, or a prefetch, has pinned the block in some tier.
+func (q *sequences) has(key block.Key) bool {
+	if q == nil { // the node is being made
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for t := range q.pins {
+		if _, ok := q.pins[t][key]; ok {
+			return true
+		}
+	}
+	return false
+}
+
 // close closes every sequence; no more are opened.
 func (q *sequences) close() {
 	q.mu.Lock()

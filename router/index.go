@@ -179,6 +179,23 @@ func (ix *Index) Holders(key block.Key, dst []Holder) []Holder {
 	}
 }
 
+// HeldBesides tells whether a visible node other than the one with this id holds the
+// block. Unlike Holders it is content with an answer about a view that has just changed.
+func (ix *Index) HeldBesides(key block.Key, id string) bool {
+	var buf [64]lane
+	v := ix.view.Load()
+	word, lanes := ix.read(fingerprint(&key), buf[:0])
+	if !isSet(word) {
+		lanes = inlineLanes(buf[:0], word)
+	}
+	for _, l := range lanes {
+		if at := v.at(laneSlot(l)); at >= 0 && v.list[at].ID != id {
+			return true
+		}
+	}
+	return false
+}
+
 // Nodes is the visible nodes, by id. The caller owns the slice.
 func (ix *Index) Nodes() []NodeInfo {
 	v := ix.view.Load()
