@@ -172,7 +172,7 @@ func (s *Sequence) Close() error {
 }
 
 // Keys is the keys of the whole blocks. The slice belongs to the sequence: read it only,
-// and not after the next call that changes the sequence.
+// and neither during nor after the next call that changes the sequence.
 func (s *Sequence) Keys() []block.Key {
 	if s.tokens != nil {
 		return s.tokens.Keys()
@@ -307,15 +307,20 @@ func (s *Sequence) Truncate(ctx context.Context, length int) error {
 // *sequence.LengthError.
 func (s *Sequence) Unwind(ctx context.Context, length int) error {
 	return s.chain(ctx, "unwind", func() error {
-		have := len(s.keys)
-		if s.tokens != nil {
-			have = s.tokens.Len()
-		}
+		have := s.length()
 		if length < 0 || length > have {
 			return &sequence.LengthError{Tokens: length, Length: have}
 		}
 		return s.cutTo(have - length)
 	})
+}
+
+// length is in tokens, or blocks where the sequence was opened with keys.
+func (s *Sequence) length() int {
+	if s.tokens != nil {
+		return s.tokens.Len()
+	}
+	return len(s.keys)
 }
 
 func (s *Sequence) cutTo(length int) error {
@@ -324,7 +329,7 @@ func (s *Sequence) cutTo(length int) error {
 		blocks = length / s.tokens.BlockSize()
 	}
 	if length < 0 {
-		return &sequence.LengthError{Tokens: length, Length: len(s.Keys())}
+		return &sequence.LengthError{Tokens: length, Length: s.length()}
 	}
 	if blocks < len(s.Keys()) {
 		s.ask("CAIRN.SEQ.TRUNCATE", 1)
@@ -347,7 +352,7 @@ type SequenceStatus struct {
 	Matched Match
 	// VRAM and Host are the ranges of blocks that are kept in place, as text: "[0,40)".
 	VRAM, Host string
-	// Pending is how many blocks of the host tier wait for Commit.
+	// Pending is how many blocks are kept in place nowhere: they wait for Onboard or Commit.
 	Pending int
 }
 

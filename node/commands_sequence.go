@@ -17,17 +17,17 @@ import (
 // them, and of what is fetched ahead of them.
 func sequenceCommands(every func(step, from int) func(int) bool) commandTable {
 	return commandTable{
-		"CAIRN.SEQ.OPEN":     {arity: -2, do: (*session).seqOpen},
-		"CAIRN.SEQ.MATCH":    {arity: -2, do: (*session).seqMatch},
-		"CAIRN.SEQ.ONBOARD":  {arity: -3, do: (*session).seqOnboard},
-		"CAIRN.SEQ.EXTEND":   {arity: -4, do: (*session).seqExtend},
-		"CAIRN.SEQ.COMMIT":   {arity: -5, payload: every(1, 4), do: (*session).seqCommit},
-		"CAIRN.SEQ.READ":     {arity: 4, do: (*session).seqRead},
-		"CAIRN.SEQ.TRUNCATE": {arity: 3, do: seqCut((*Sequence).Truncate)},
-		"CAIRN.SEQ.UNWIND":   {arity: 3, do: seqCut((*Sequence).Unwind)},
-		"CAIRN.SEQ.STAT":     {arity: 2, do: (*session).seqStat},
-		"CAIRN.SEQ.CANCEL":   {arity: 2, do: (*session).seqCancel},
-		"CAIRN.SEQ.CLOSE":    {arity: 2, do: (*session).seqClose},
+		"CAIRN.SEQ.OPEN":     {arity: -2, usage: "[AFTER token]… (KEYS key… | TOKENS namespace token… | PACKED namespace bytes)", do: (*session).seqOpen},
+		"CAIRN.SEQ.MATCH":    {arity: -2, usage: "sequence [AFTER token]…", do: (*session).seqMatch},
+		"CAIRN.SEQ.ONBOARD":  {arity: -3, usage: "sequence vram|host [from [to]]", do: (*session).seqOnboard},
+		"CAIRN.SEQ.EXTEND":   {arity: -4, usage: "sequence (KEYS key… | TOKENS token… | PACKED bytes)", do: (*session).seqExtend},
+		"CAIRN.SEQ.COMMIT":   {arity: -5, usage: "sequence position policy payload…", payload: every(1, 4), do: (*session).seqCommit},
+		"CAIRN.SEQ.READ":     {arity: 4, usage: "sequence position count", do: (*session).seqRead},
+		"CAIRN.SEQ.TRUNCATE": {arity: 3, usage: "sequence length", do: seqCut((*Sequence).Truncate)},
+		"CAIRN.SEQ.UNWIND":   {arity: 3, usage: "sequence length", do: seqCut((*Sequence).Unwind)},
+		"CAIRN.SEQ.STAT":     {arity: 2, usage: "sequence", do: (*session).seqStat},
+		"CAIRN.SEQ.CANCEL":   {arity: 2, usage: "sequence", do: (*session).seqCancel},
+		"CAIRN.SEQ.CLOSE":    {arity: 2, usage: "sequence", do: (*session).seqClose},
 		"CAIRN.PREFETCH":     {arity: -3, do: (*session).prefetch},
 	}
 }
@@ -35,11 +35,14 @@ func sequenceCommands(every func(step, from int) func(int) bool) commandTable {
 // sequenceOf is the connection's sequence that an argument names.
 func (s *session) sequenceOf(arg []byte) (*Sequence, error) {
 	id, err := strconv.ParseUint(string(arg), 10, 64)
-	q := s.sequences[id]
-	if err != nil || q == nil {
-		return nil, fmt.Errorf("%w on this connection: %q: CAIRN.SEQ.OPEN gives the number of one", ErrSequence, printable(arg))
+	if q := s.sequences[id]; q != nil {
+		return q, nil
 	}
-	return q, nil
+	hint := "CAIRN.SEQ.OPEN gives the number of one, which is good until it or its connection is closed"
+	if _, ok := s.n.sequences.find(id); err == nil && ok {
+		hint = "it belongs to another connection: use that one, or open one here"
+	}
+	return nil, fmt.Errorf("%w on this connection: %q: %s", ErrSequence, printable(arg), hint)
 }
 
 // onSequence runs f with the sequence that the first argument names.
@@ -55,14 +58,27 @@ func (s *session) onSequence(w *resp.Writer, args [][]byte, f func(*Sequence) er
 		delete(s.sequences, q.ID())
 	}
 	if err != nil {
-		fail(w, err)
+		s.refuse(w, args, err)
 	}
 }
 
-func parseCount(arg []byte) (int, error) {
+// errArguments says that a command has arguments that mean nothing together.
+var errArguments = errors.New("arguments")
+
+// refuse replies with an error; to errArguments belongs what the command takes.
+func (s *session) refuse(w *resp.Writer, args [][]byte, err error) {
+	if errors.Is(err, errArguments) {
+		c, _ := s.n.commands.lookup(args[0])
+		err = fmt.Errorf("wrong arguments: want %s %s", strings.ToUpper(string(args[0])), c.usage)
+	}
+	fail(w, err)
+}
+
+// parseCount reads a number; what says which one it is.
+func parseCount(what string, arg []byte) (int, error) {
 	v, err := strconv.Atoi(string(arg))
 	if err != nil {
-		return 0, fmt.Errorf("%q: want a number", printable(arg))
+		return 0, fmt.Errorf("%s %q: want a number", what, printable(arg))
 	}
 	return v, nil
 }
@@ -74,7 +90,7 @@ func (s *session) seqMatch(ctx context.Context, w *resp.Writer, args [][]byte) {
 			return err
 		}
 		if len(rest) > 0 {
-			return errors.New("CAIRN.SEQ.MATCH: want a sequence, then [AFTER token]…")
+			return errArguments
 		}
 		if _, err := q.Match(ctx); err != nil {
 			return err
@@ -87,24 +103,12 @@ func (s *session) seqMatch(ctx context.Context, w *resp.Writer, args [][]byte) {
 // seqOnboard is CAIRN.SEQ.ONBOARD sequence tier [from [to]].
 func (s *session) seqOnboard(ctx context.Context, w *resp.Writer, args [][]byte) {
 	s.onSequence(w, args, func(q *Sequence) error {
-		t, err := block.ParseTier(string(args[2]))
+		if len(args) > 5 {
+			return errArguments
+		}
+		t, want, err := onboardArguments(args[2:])
 		if err != nil {
 			return err
-		}
-		if len(args) > 5 {
-			return errors.New("CAIRN.SEQ.ONBOARD: want a sequence, vram or host, and the first block and the one behind the last, or nothing for all")
-		}
-		var want sequence.Range
-		for i, bound := range args[3:] {
-			v, err := parseCount(bound)
-			if err != nil {
-				return err
-			}
-			if i == 0 {
-				want.Start = v
-			} else {
-				want.End = v
-			}
 		}
 		if err := w.Flush(); err != nil { // what was asked before must not wait for this
 			return err
@@ -129,6 +133,20 @@ func (s *session) seqOnboard(ctx context.Context, w *resp.Writer, args [][]byte)
 		number(w, "microseconds", got.Elapsed.Microseconds())
 		return nil
 	})
+}
+
+// onboardArguments reads tier [from [to]].
+func onboardArguments(args [][]byte) (t block.Tier, want sequence.Range, err error) {
+	if t, err = block.ParseTier(string(args[0])); err != nil {
+		return t, want, fmt.Errorf("%w: %q: want vram or host", ErrNoTier, printable(args[0]))
+	}
+	if len(args) > 1 {
+		want.Start, err = parseCount("from", args[1])
+	}
+	if err == nil && len(args) > 2 {
+		want.End, err = parseCount("to", args[2])
+	}
+	return t, want, err
 }
 
 // goneEvery is how often a command that takes long looks whether its client is there.
@@ -174,7 +192,7 @@ func (s *session) seqExtend(ctx context.Context, w *resp.Writer, args [][]byte) 
 				r, err = q.Extend(ctx, tokens)
 			}
 		default:
-			err = errors.New("CAIRN.SEQ.EXTEND: want a sequence, then KEYS key…, TOKENS token…, or PACKED bytes")
+			err = errArguments
 		}
 		if err != nil {
 			return err
@@ -189,7 +207,7 @@ func (s *session) seqExtend(ctx context.Context, w *resp.Writer, args [][]byte) 
 // seqCommit is CAIRN.SEQ.COMMIT sequence position policy payload….
 func (s *session) seqCommit(ctx context.Context, w *resp.Writer, args [][]byte) {
 	s.onSequence(w, args, func(q *Sequence) error {
-		position, err := parseCount(args[2])
+		position, err := parseCount("position", args[2])
 		if err != nil {
 			return err
 		}
@@ -223,16 +241,16 @@ func (s *session) seqCommit(ctx context.Context, w *resp.Writer, args [][]byte) 
 // seqRead is CAIRN.SEQ.READ sequence position count; it answers as CAIRN.MGET ANY does.
 func (s *session) seqRead(ctx context.Context, w *resp.Writer, args [][]byte) {
 	s.onSequence(w, args, func(q *Sequence) error {
-		position, err := parseCount(args[2])
+		position, err := parseCount("position", args[2])
 		if err != nil {
 			return err
 		}
-		count, err := parseCount(args[3])
+		count, err := parseCount("count", args[3])
 		if err != nil {
 			return err
 		}
 		if count > s.n.cfg.MaxBatch {
-			return fmt.Errorf("%d blocks, max-batch is %d", count, s.n.cfg.MaxBatch)
+			return fmt.Errorf("%d blocks, max-batch is %d: read fewer at a time", count, s.n.cfg.MaxBatch)
 		}
 		keys, err := q.KeysOf(sequence.Range{Start: position, End: position + count})
 		if err != nil {
@@ -246,7 +264,7 @@ func (s *session) seqRead(ctx context.Context, w *resp.Writer, args [][]byte) {
 func seqCut(cut func(*Sequence, context.Context, int) error) func(*session, context.Context, *resp.Writer, [][]byte) {
 	return func(s *session, ctx context.Context, w *resp.Writer, args [][]byte) {
 		s.onSequence(w, args, func(q *Sequence) error {
-			length, err := parseCount(args[2])
+			length, err := parseCount("length", args[2])
 			if err != nil {
 				return err
 			}
@@ -272,7 +290,7 @@ func (s *session) seqCancel(_ context.Context, w *resp.Writer, args [][]byte) {
 	id, err := strconv.ParseUint(string(args[1]), 10, 64)
 	q, ok := s.n.sequences.find(id)
 	if err != nil || !ok {
-		fail(w, fmt.Errorf("%w: %q", ErrSequence, printable(args[1])))
+		fail(w, fmt.Errorf("%w: %q: it is closed, or was never opened at this node", ErrSequence, printable(args[1])))
 		return
 	}
 	if q.Cancel() {
@@ -309,7 +327,7 @@ func writeSequence(w *resp.Writer, st SequenceStatus) {
 	number(w, "local", int64(st.Matched.Local))
 	text(w, "vram", rangesText(st.Held[block.VRAM]))
 	text(w, "host", rangesText(st.Held[block.Host]))
-	number(w, "pending", int64(st.Pending[block.Host]))
+	number(w, "pending", int64(st.Pending))
 	number(w, "busy", map[bool]int64{true: 1}[st.Busy])
 }
 

@@ -1,11 +1,8 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -24,19 +21,17 @@ func (s *session) seqOpen(ctx context.Context, w *resp.Writer, args [][]byte) {
 		fail(w, fmt.Errorf("%w: this connection has %d open, max-connection-sequences is %d: close some, or use another connection", ErrSequenceLimit, len(s.sequences), most))
 		return
 	}
-	args, err := s.await(ctx, args[1:])
-	if err != nil {
-		fail(w, err)
-		return
+	rest, err := s.await(ctx, args[1:])
+	var spec SequenceSpec
+	if err == nil {
+		spec, err = sequenceSpec(rest)
 	}
-	spec, err := sequenceSpec(args)
-	if err != nil {
-		fail(w, err)
-		return
+	var q *Sequence
+	if err == nil {
+		q, err = s.n.OpenSequence(spec)
 	}
-	q, err := s.n.OpenSequence(spec)
 	if err != nil {
-		fail(w, err)
+		s.refuse(w, args, err)
 		return
 	}
 	if s.sequences == nil {
@@ -57,44 +52,15 @@ func sequenceSpec(args [][]byte) (spec SequenceSpec, err error) {
 		spec.Keys, err = parseKeys(args[1:])
 		return spec, err
 	case what == "TOKENS" && len(args) > 1, what == "PACKED" && len(args) == 3:
-		if err := spec.namespace(args[1]); err != nil {
+		k, err := sequence.ParseNamespace(args[1])
+		if err != nil {
 			return spec, err
 		}
+		spec.BlockSize, spec.Salt, spec.Hasher = k.BlockSize, k.Salt, k.Hasher
 		spec.Tokens, err = parseTokens(what, args[2:])
 		return spec, err
 	}
-	return spec, errors.New("CAIRN.SEQ.OPEN: want [AFTER token]…, then KEYS key…, TOKENS namespace token…, or PACKED namespace bytes")
-}
-
-// namespace reads a namespace of package sequence as JSON; "hash" and "seed" are as in
-// routes.
-func (spec *SequenceSpec) namespace(text []byte) error {
-	var ns struct {
-		sequence.Namespace
-		Hash string  `json:"hash"`
-		Seed *uint64 `json:"seed"`
-	}
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&ns); err != nil {
-		return fmt.Errorf("namespace: %w: want JSON such as {\"model\":\"llama-3.1-8b\",\"block_size\":16}", err)
-	}
-	spec.BlockSize = ns.BlockSize
-	switch {
-	case ns.Hash != "" && ns.Hash != "sha256" && ns.Hash != "xxh3":
-		return fmt.Errorf("namespace: unknown hash %q: want sha256 or xxh3", ns.Hash)
-	case ns.Seed != nil && ns.Hash != "xxh3":
-		return errors.New("namespace: seed goes with hash xxh3")
-	case ns.Hash == "xxh3":
-		spec.Hasher = sequence.XXH3{}
-	}
-	if ns.Seed != nil {
-		spec.Salt = sequence.SeedSalt(*ns.Seed)
-		return nil
-	}
-	var err error
-	spec.Salt, err = ns.Salt()
-	return err
+	return spec, errArguments
 }
 
 // parseTokens reads tokens: decimal numbers, or packed as little-endian uint32.
@@ -114,7 +80,7 @@ func parseTokens(how string, args [][]byte) ([]uint32, error) {
 	for i, arg := range args {
 		v, err := strconv.ParseUint(string(arg), 10, 32)
 		if err != nil {
-			return nil, fmt.Errorf("token %q: want a number from 0 to 4294967295", printable(arg))
+			return nil, fmt.Errorf("token %q: want a number from 0 to 4294967295: tokens are ids, not text", printable(arg))
 		}
 		tokens[i] = uint32(v)
 	}

@@ -38,10 +38,13 @@ func (s *Sequence) Commit(ctx context.Context, position int, blocks []*Incoming,
 	defer done()
 	keys := s.keys()
 	if position < 0 || position+len(blocks) > len(keys) {
-		return c, fmt.Errorf("%w: blocks [%d,%d), it has %d: extend it first", ErrPosition, position, position+len(blocks), len(keys))
+		return c, fmt.Errorf("%w: extend it first", outside(sequence.Range{Start: position, End: position + len(blocks)}, len(keys)))
 	}
 	for _, in := range blocks {
 		placed, err := s.commitOne(ctx, keys[:position+1], in, p)
+		if err != nil {
+			err = fmt.Errorf("block %d of the sequence: %w", position, err)
+		}
 		if placed.Token.Node == "" {
 			return c, err // not stored
 		}

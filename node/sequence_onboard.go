@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -55,7 +54,7 @@ func (s *Sequence) Onboard(ctx context.Context, t block.Tier, want sequence.Rang
 		want.End = len(keys)
 	}
 	if want.Start < 0 || want.Start > want.End || want.End > len(keys) {
-		return Onboarded{}, fmt.Errorf("%w: blocks %s, it has %d", ErrPosition, want, len(keys))
+		return Onboarded{}, outside(want, len(keys))
 	}
 	o := &onboarding{s: s, n: s.n, to: t, store: store, keys: keys, end: want.End, taken: map[int]bool{}}
 	o.news.L = &o.mu

@@ -97,14 +97,6 @@ func (l runs) held() []sequence.Range {
 	return held
 }
 
-func (l runs) pending() int {
-	n := 0
-	for _, r := range l {
-		n += r.PendingCount()
-	}
-	return n
-}
-
 // clear releases every pin and forgets every run.
 func (l *runs) clear() {
 	for _, r := range *l {

@@ -236,14 +236,14 @@ func TestCommitBehindTheOnboarded(t *testing.T) {
 	if err != nil || r != (sequence.Range{Start: 4, End: 5}) {
 		t.Fatalf("extended: %v, %v", r, err)
 	}
-	if st := s.Status(); st.Pending[block.Host] != 1 || st.Blocks != 5 || st.Tokens != 22 {
+	if st := s.Status(); st.Pending != 2 || st.Blocks != 5 || st.Tokens != 22 {
 		t.Errorf("after Extend: %+v", st)
 	}
 	done, err := s.Commit(t.Context(), 3, incoming(t, n2, 3, 5), coherency.WriteBack)
 	if err != nil || done.Stored != 2 || done.Existed != 0 || done.Token.Node != "n2" {
 		t.Fatalf("committed: %+v, %v", done, err)
 	}
-	if st := s.Status(); st.Pending[block.Host] != 0 || st.Held[block.Host][0] != (sequence.Range{Start: 3, End: 5}) || st.Held[block.VRAM][0] != (sequence.Range{End: 3}) {
+	if st := s.Status(); st.Pending != 0 || st.Held[block.Host][0] != (sequence.Range{Start: 3, End: 5}) || st.Held[block.VRAM][0] != (sequence.Range{End: 3}) {
 		t.Errorf("after Commit: %+v", st)
 	}
 	if m := n1.Match(keys); m.Prefix != 5 || m.Local != 3 {

@@ -21,6 +21,8 @@ type command struct {
 	// arity counts the arguments with the name: exactly so many, or at least
 	// -arity when it is negative. As in Redis.
 	arity int
+	// usage is the arguments after the name as people write them; "": Redis's own.
+	usage string
 	// payload tells whether argument arg may be bulk bytes that belong in a slot
 	// of the host tier; nil: never.
 	payload func(arg int) bool
@@ -119,7 +121,11 @@ func (s *session) Do(ctx context.Context, w *resp.Writer, cmd *resp.Command) {
 	case !ok:
 		unknownCommand(w, cmd.Args)
 	case c.arity >= 0 && len(cmd.Args) != c.arity, c.arity < 0 && len(cmd.Args) < -c.arity:
-		wrongArity(w, cmd.Args[0])
+		text := arityText(cmd.Args[0])
+		if c.usage != "" {
+			text += fmt.Sprintf(": want %s %s", strings.ToUpper(string(cmd.Args[0])), c.usage)
+		}
+		w.Error(text)
 	case s.arraysOnly(w) && !whileSubscribed(cmd.Args[0]):
 		refuseSubscribed(w, cmd.Args)
 	case s.nowhere && !anywhere(cmd.Args[0]):
@@ -275,8 +281,10 @@ func unknownSubcommand(w *resp.Writer, args [][]byte) {
 	w.Error(fmt.Sprintf("ERR unknown subcommand '%s'. Try %s HELP.", printable(args[1]), strings.ToUpper(string(args[0]))))
 }
 
-func wrongArity(w *resp.Writer, name []byte) {
-	w.Error(fmt.Sprintf("ERR wrong number of arguments for '%s' command", strings.ToLower(printable(name))))
+func wrongArity(w *resp.Writer, name []byte) { w.Error(arityText(name)) }
+
+func arityText(name []byte) string {
+	return fmt.Sprintf("ERR wrong number of arguments for '%s' command", strings.ToLower(printable(name)))
 }
 
 // printable is an argument as it may stand in an error message.

@@ -43,7 +43,7 @@ type LengthError struct {
 }
 
 func (e *LengthError) Error() string {
-	return fmt.Sprintf("%v: asked for %d tokens of %d", ErrLength, e.Tokens, e.Length)
+	return fmt.Sprintf("%v: asked for %d of %d", ErrLength, e.Tokens, e.Length)
 }
 
 // Unwrap is [ErrLength].

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -99,39 +97,12 @@ func (r *runningRouter) stop() error {
 	return err
 }
 
-// hashTokens cuts a prompt into blocks as the namespace of the request says. With
-// "hash":"xxh3" the keys are those of a deployment that hashes with chained XXH3;
-// "seed" is its salt.
+// hashTokens cuts a prompt into blocks as the namespace of the request says.
 func hashTokens(namespace json.RawMessage, tokens []uint32) (cluster.Hashed, error) {
-	var ns struct {
-		sequence.Namespace
-		Hash string  `json:"hash"`
-		Seed *uint64 `json:"seed"`
-	}
-	dec := json.NewDecoder(bytes.NewReader(namespace))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&ns); err != nil {
-		return cluster.Hashed{}, fmt.Errorf("namespace: %w", err)
-	}
-	salt, err := ns.Salt()
-	var hasher sequence.Hasher
-	switch {
-	case ns.Hash == "xxh3" && ns.Seed != nil:
-		hasher, salt = sequence.XXH3{}, sequence.SeedSalt(*ns.Seed)
-	case ns.Seed != nil:
-		return cluster.Hashed{}, errors.New("namespace: seed goes with hash xxh3")
-	case ns.Hash == "xxh3":
-		hasher = sequence.XXH3{}
-	case ns.Hash == "" || ns.Hash == "sha256":
-		hasher = sequence.SHA256{}
-	default:
-		return cluster.Hashed{}, fmt.Errorf("namespace: unknown hash %q: want sha256 or xxh3", ns.Hash)
-	}
+	k, err := sequence.ParseNamespace(namespace)
 	if err != nil {
 		return cluster.Hashed{}, err
 	}
-	keys, err := sequence.KeysOf(hasher, salt, ns.BlockSize, tokens)
-	return cluster.Hashed{Keys: keys, Layout: router.Layout{
-		BlockTokens: ns.BlockSize, Hash: cmp.Or(ns.Hash, "sha256"), Salt: salt.String(),
-	}}, err
+	keys, err := sequence.KeysOf(k.Hasher, k.Salt, k.BlockSize, tokens)
+	return cluster.Hashed{Keys: keys, Layout: router.Layout{BlockTokens: k.BlockSize, Hash: k.Hash, Salt: k.Salt.String()}}, err
 }
