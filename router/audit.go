@@ -33,8 +33,9 @@ func (ix *Index) compare(keys []block.Key, m *Match) {
 	m.audit = exact
 	// The bisection tells who was believed to hold more than a prefix.
 	for i := range exact.Nodes {
-		if o := &exact.Nodes[i]; o.Prefix > m.Of(o.Node).Prefix {
-			ix.close(o.Node, keys)
+		o := &exact.Nodes[i]
+		if id := exact.Node(o); o.Prefix > m.Of(id).Prefix {
+			ix.close(id, keys)
 		}
 	}
 }
@@ -45,7 +46,7 @@ func (m *Match) same(o *Match) bool {
 		return false
 	}
 	for i := range m.Nodes {
-		if m.Nodes[i].Prefix != o.Of(m.Nodes[i].Node).Prefix {
+		if m.Nodes[i].Prefix != o.Of(m.Node(&m.Nodes[i])).Prefix {
 			return false
 		}
 	}

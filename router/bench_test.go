@@ -136,14 +136,24 @@ func benchMatch(b *testing.B, ix *Index, chains [][]block.Key, want int) {
 		began := time.Now()
 		// Chains in an order that the cache does not know.
 		ix.Match(chains[i*7919%len(chains)], &m)
-		best, ok := m.Best()
+		best := longest(&m)
 		took = append(took[:len(took)%cap(took)], time.Since(began))
 		i++
-		if !ok || best.Prefix != want {
-			b.Fatalf("%d blocks of %d", best.Prefix, want)
+		if best == nil || best.Prefix != want {
+			b.Fatalf("%d blocks of %d", m.Blocks, want)
 		}
 	}
 	reportTimes(b, took)
+}
+
+// longest is the node with the longest prefix; nil when nobody holds anything.
+func longest(m *Match) (best *Overlap) {
+	for i := range m.Nodes {
+		if o := &m.Nodes[i]; best == nil || o.Prefix > best.Prefix {
+			best = o
+		}
+	}
+	return best
 }
 
 func reportTimes(b *testing.B, took []time.Duration) {

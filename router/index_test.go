@@ -106,24 +106,6 @@ func TestPrefixClosedBisectionIsExact(t *testing.T) {
 	}
 }
 
-func TestBestNode(t *testing.T) {
-	ix := newIndex(t, Exact, 5)
-	keys := chain(rand.New(rand.NewPCG(1, 1)), 10)
-	var m Match
-	if _, ok := m.Best(); ok {
-		t.Error("nobody is best")
-	}
-	mustApply(t, ix, stored("node-4", 1, block.Host, keys[:9]))
-	for i, tier := range []block.Tier{block.Disk, block.Host, block.Host, block.VRAM} {
-		mustApply(t, ix, stored(nodeName(i), 1, tier, keys))
-		ix.Match(keys, &m)
-		want := nodeName([]int{0, 1, 1, 3}[i])
-		if o, ok := m.Best(); !ok || o.Node != want || o.Prefix != 10 {
-			t.Errorf("of %d nodes %+v is best, want %s", i+2, o, want)
-		}
-	}
-}
-
 func TestLookUpsDoNotAllocate(t *testing.T) {
 	ix := newIndex(t, Exact, 20)
 	keys := chain(rand.New(rand.NewPCG(1, 1)), 100)

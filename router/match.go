@@ -42,17 +42,16 @@ func (b *TierBlocks) UnmarshalJSON(p []byte) error {
 	return nil
 }
 
-// Overlap is what one node holds of the blocks of a [Match]. A block in several
-// tiers counts in the fastest of them.
+// Overlap is what one node holds of the blocks of a [Match], which knows the node's name
+// ([Match.Node]). A block in several tiers counts in the fastest of them. There is no
+// pointer in it, because a match may fill in hundreds.
 type Overlap struct {
-	Node string `json:"node"`
-	Addr string `json:"addr"`
 	// Prefix is how many blocks from the first on the node holds without a
 	// hole, PrefixTiers where.
-	Prefix      int        `json:"prefix_blocks"`
-	PrefixTiers TierBlocks `json:"prefix_tiers"`
+	Prefix      int
+	PrefixTiers TierBlocks
 	// Held is what it holds of the first Match.Blocks blocks, with holes.
-	Held TierBlocks `json:"held_tiers"`
+	Held TierBlocks
 
 	// best counts the same blocks as Held by the fastest tier in which any node
 	// holds them.
@@ -65,11 +64,11 @@ type Overlap struct {
 type Match struct {
 	// Blocks is the length of the longest prefix of which every block is held
 	// by some node; Tiers counts its blocks by the fastest tier anywhere.
-	Blocks int        `json:"blocks"`
-	Tiers  TierBlocks `json:"tiers"`
+	Blocks int
+	Tiers  TierBlocks
 	// Nodes is the nodes that hold any of these blocks, in no particular order.
 	// Read it only: the next call reuses it.
-	Nodes []Overlap `json:"nodes"`
+	Nodes []Overlap
 
 	view *view
 	at   []int32 // by place in the view's list: 1 + place in Nodes, or 0
@@ -82,39 +81,17 @@ type Match struct {
 	audit        *Match
 }
 
+// Node is the id of the node that an element of Nodes is about.
+func (m *Match) Node(o *Overlap) string { return m.view.list[o.node].ID }
+
 // Of is what the named node holds; the zero Overlap when it holds nothing.
 func (m *Match) Of(node string) Overlap {
 	for i := range m.Nodes {
-		if m.Nodes[i].Node == node {
+		if m.Node(&m.Nodes[i]) == node {
 			return m.Nodes[i]
 		}
 	}
-	return Overlap{Node: node}
-}
-
-// Best is the node that holds the longest prefix; of equals the one that holds more in
-// fast tiers, then the first by name. ok is false when nobody holds anything.
-func (m *Match) Best() (best *Overlap, ok bool) {
-	longest := 0
-	for i := range m.Nodes {
-		longest = max(longest, m.Nodes[i].Prefix)
-	}
-	for i := range m.Nodes {
-		if o := &m.Nodes[i]; o.Prefix == longest && (best == nil || o.before(best)) {
-			best = o
-		}
-	}
-	return best, best != nil
-}
-
-// before orders nodes with prefixes of one length.
-func (o *Overlap) before(than *Overlap) bool {
-	for t := range o.PrefixTiers {
-		if o.PrefixTiers[t] != than.PrefixTiers[t] {
-			return o.PrefixTiers[t] > than.PrefixTiers[t]
-		}
-	}
-	return o.node < than.node
+	return Overlap{}
 }
 
 // Match finds, for every node, how much it holds of the prefix that keys
@@ -276,9 +253,8 @@ func (m *Match) overlap(at int32) *Overlap {
 	}
 	m.Nodes = m.Nodes[:len(m.Nodes)+1]
 	m.at[at] = int32(len(m.Nodes))
-	n, o := &m.view.list[at], &m.Nodes[len(m.Nodes)-1]
+	o := &m.Nodes[len(m.Nodes)-1]
 	*o = Overlap{node: at}
-	o.Node, o.Addr = n.ID, n.Addr
 	return o
 }
 

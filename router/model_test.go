@@ -122,8 +122,9 @@ func (m *model) match(keys []block.Key) (blocks int, tiers TierBlocks, nodes map
 
 func overlapsOf(m *Match) map[string]overlap {
 	out := map[string]overlap{}
-	for _, o := range m.Nodes {
-		out[o.Node] = overlap{o.Prefix, o.PrefixTiers, o.Held, o.best}
+	for i := range m.Nodes {
+		o := &m.Nodes[i]
+		out[m.Node(o)] = overlap{o.Prefix, o.PrefixTiers, o.Held, o.best}
 	}
 	return out
 }
