@@ -23,6 +23,9 @@ type benchCmd struct {
 	Blocks    benchBlocksCmd    `cmd:"" default:"withargs" help:"Measure reads and writes of blocks at a running node."`
 	Coherence benchCoherenceCmd `cmd:"" help:"Measure linearizable names in a cluster of its own, against bare JetStream."`
 	Onboard   benchOnboardCmd   `cmd:"" help:"Measure the onboarding of a sequence from a peer into GPU memory, against the link."`
+	Placement benchPlacementCmd `cmd:"" help:"Measure how announcements of many changes reach a router, and how a router starts beside them."`
+
+	PlacementView benchPlacementViewCmd `cmd:"" hidden:""`
 }
 
 // benchBlocksCmd measures a running node's data plane from this process.

@@ -69,15 +69,27 @@ func medianOf(values []float64) (median, low, high float64) {
 	return s[(len(s)-1)/2], s[0], s[len(s)-1]
 }
 
+// print writes a table; without a column of ratios where there are none.
 func (f *figures) print(out io.Writer) error {
+	list := f.results()
+	ratios := slices.ContainsFunc(list, func(r figureResult) bool { return r.Ratio != 0 })
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "figure\tmedian\tlow–high\t× bare publish\ttarget")
-	for _, r := range f.results() {
-		ratio := ""
+	column := func(text string) string {
+		if !ratios {
+			return ""
+		}
+		return text + "\t"
+	}
+	fmt.Fprintf(w, "figure\tmedian\tlow–high\t%starget\n", column("× bare publish"))
+	for _, r := range list {
+		ratio, span := "", ""
 		if r.Ratio != 0 {
 			ratio = fmt.Sprintf("%s (%s–%s)", short(r.Ratio), short(r.RatioLow), short(r.RatioHigh))
 		}
-		fmt.Fprintf(w, "%s\t%s %s\t%s–%s\t%s\t%s\n", r.Figure, short(r.Median), r.Unit, short(r.Low), short(r.High), ratio, r.Target)
+		if r.Rounds > 1 {
+			span = short(r.Low) + "–" + short(r.High)
+		}
+		fmt.Fprintf(w, "%s\t%s %s\t%s\t%s%s\n", r.Figure, short(r.Median), r.Unit, span, column(ratio), r.Target)
 	}
 	return w.Flush()
 }
@@ -85,6 +97,8 @@ func (f *figures) print(out io.Writer) error {
 // short is a number with three digits that count.
 func short(v float64) string {
 	switch {
+	case v == 0:
+		return "0"
 	case v >= 100:
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	case v >= 10:

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestBenchPlacement: a router follows what nodes announce, misses nothing, and one that is
+// started beside them knows the same.
+func TestBenchPlacement(t *testing.T) {
+	t.Setenv(childEnv, "1") // the router's view is this program once more
+	var out bytes.Buffer
+	a := &app{ctx: t.Context(), out: &out, err: io.Discard, log: slog.New(slog.DiscardHandler), json: true}
+	c := benchPlacementCmd{Nodes: 3, Rate: 3000, Duration: 200 * time.Millisecond, Blocks: 3000, Replicas: 1, Restarts: 1, Sample: 5000, Dir: t.TempDir()}
+	if err := c.Run(a); err != nil {
+		t.Fatal(err)
+	}
+	var list []figureResult
+	if err := json.Unmarshal(out.Bytes(), &list); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, r := range list {
+		got[strings.TrimSpace(r.Figure)] = r.Median
+	}
+	for _, something := range []string{"changes announced", "samples", "from the call to the router's index, p99", "processor time of a change: router",
+		"router: live heap, each second", "index: blocks", "a router starts beside changes, and is up to date", "snapshots that it loaded",
+		"a node that leaves is out of all answers after"} {
+		if got[something] == 0 {
+			t.Errorf("%s: nothing", something)
+		}
+	}
+	for _, nothing := range []string{"samples lost", "drops: queues that gave way to a snapshot", "gaps", "snapshots loaded to repair", "events that could not be read",
+		"answers that differ from what nodes hold: of the router that was there", "answers that differ from what nodes hold: of the router that was started"} {
+		if n, ok := got[nothing]; n != 0 || !ok {
+			t.Errorf("%s: %v, %v", nothing, n, ok)
+		}
+	}
+}
+
+// TestPlacementSpan: what an announcer says that it holds is prefix-closed at any time, and
+// is what its changes amount to.
+func TestPlacementSpan(t *testing.T) {
+	s := placementSpan{Added: 2 * placementChain}
+	held := map[string]bool{}
+	for chain := range uint64(2) {
+		for i := range placementChain {
+			held[s.key(chain, i).String()] = true
+		}
+	}
+	for step := range 6 * placementChain {
+		if step%2 == 0 {
+			held[s.added(s.Added).String()] = true
+			s.Added++
+		} else {
+			delete(held, s.removed(s.Removed).String())
+			s.Removed++
+		}
+		n := 0
+		for chain, end := s.chains(); chain < end; chain++ {
+			for i := range placementChain {
+				holds := s.holds(chain, i)
+				if holds != held[s.key(chain, i).String()] {
+					t.Fatalf("step %d: block %d of sequence %d: %v", step, i, chain, holds)
+				}
+				if holds {
+					n++
+				}
+				if holds && i > 0 && !s.holds(chain, i-1) {
+					t.Fatalf("step %d: block %d of sequence %d without the one before it", step, i, chain)
+				}
+			}
+		}
+		if n != len(held) {
+			t.Fatalf("step %d: %d blocks, want %d", step, n, len(held))
+		}
+	}
+}
+
+func TestBenchPlacementUsage(t *testing.T) {
+	good := benchPlacementCmd{Nodes: 3, Rate: 1, Duration: time.Second, Blocks: 1000, Sample: 1}
+	if err := good.validate(); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*benchPlacementCmd){
+		"no node":         func(c *benchPlacementCmd) { c.Nodes = 0 },
+		"too many nodes":  func(c *benchPlacementCmd) { c.Nodes = mostAnnouncers + 1 },
+		"no rate":         func(c *benchPlacementCmd) { c.Rate = 0 },
+		"no time":         func(c *benchPlacementCmd) { c.Duration = 0 },
+		"too few blocks":  func(c *benchPlacementCmd) { c.Blocks = 100 },
+		"too many blocks": func(c *benchPlacementCmd) { c.Blocks = mostPlacementBlocks + 1 },
+		"restarts":        func(c *benchPlacementCmd) { c.Restarts = -1 },
+		"sample":          func(c *benchPlacementCmd) { c.Sample = 0 },
+	} {
+		c := good
+		if change(&c); c.validate() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
