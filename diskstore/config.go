@@ -65,7 +65,8 @@ type Config struct {
 	// Capacity is the number of bytes that the segment files may occupy,
 	// overhead included; at least 2 × SegmentSize. About one SegmentSize of it is
 	// kept free, and two while there are kept objects. While these are moved beside
-	// many writers the files may exceed it for a moment, by two segments at most. 0 is
+	// many writers the files may exceed it for a moment, by two segments at most; after
+	// input or output errors by more, until the device works again. 0 is
 	// DefaultCapacity.
 	Capacity int64
 	// SegmentSize is the size in bytes at which a segment file is full. It bounds

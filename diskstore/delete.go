@@ -82,7 +82,7 @@ func (s *Store) writeTombBatch(ctx context.Context, batch []tombstone) (n int, e
 		if ok {
 			break
 		}
-		if err := s.rollQuietly(ctx, g); err != nil {
+		if err := s.rollQuietly(ctx, g, s.quietLimit()); err != nil {
 			return 0, err
 		}
 	}

@@ -106,7 +106,17 @@
 // there is, so it hides the copy even while it is being written. When the flush
 // fails, the index goes back to the originals and the segment stays. A kept object that is
 // damaged cannot be copied: it is dropped, counted, and in the list of what the
-// Put evicted. One that gives input or output errors stays, and its segment with it.
+// Put evicted. One that gives input or output errors stays, and its segment with it; it is
+// tried again when other segments gain next to nothing.
+//
+// Moving takes more room than there is when that was taken before: by segments that
+// could not be emptied or flushed, or because the store was opened with less Capacity
+// than it had. Then objects are moved to a spare segment, to which nothing else is
+// written, so that a move that fails is taken back and has taken nothing. The files
+// exceed what they took by one segment until moves succeed, and each that does frees more
+// than it takes. So once the device works again there is room again, as long as what
+// is kept is within its limit. A suspect segment of which no flush ever succeeded goes
+// as soon as it is copied: a device that fails every flush costs one segment, not one each.
 //
 // So that reclaim always gains something, what is kept is limited (Config.MaxKept);
 // beyond that Put gives ErrNoSpace and evicts nothing. While something is kept

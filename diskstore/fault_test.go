@@ -47,9 +47,14 @@ func TestFaultyDevice(t *testing.T) {
 	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 1))
 		cfg := tiny
+		objects, deletions := 50, 5
 		if seed%2 == 1 {
 			cfg.Keep = keepTwoOfThree
 		}
+		if seed%4 == 3 {
+			objects, deletions = 70, 50 // as full of kept ones as can be
+		}
+		ops := faultyOps(r)
 		m := newModel(t, cfg)
 		m.faulty = true
 		m.note("seed %d", seed)
@@ -61,8 +66,8 @@ func TestFaultyDevice(t *testing.T) {
 			m.fs.fault = nil
 			if round%2 == 1 {
 				fr := rand.New(rand.NewPCG(seed, uint64(round)))
-				m.fs.fault = func(int, string) faultKind {
-					if fr.IntN(4) == 0 {
+				m.fs.fault = func(_ int, op string) faultKind {
+					if ops[op] && fr.IntN(4) == 0 {
 						return failEIO + faultKind(fr.IntN(3))
 					}
 					return noFault
@@ -70,21 +75,34 @@ func TestFaultyDevice(t *testing.T) {
 			}
 			m.fs.mu.Unlock()
 			for range 80 {
-				switch i := r.IntN(50); r.IntN(5) {
-				case 0:
-					_ = m.get(i)
-				case 1:
+				switch i := r.IntN(objects); {
+				case r.IntN(deletions) == 0:
 					m.delete(i)
-				case 2:
+				case r.IntN(4) == 0:
+					_ = m.get(i)
+				case r.IntN(3) == 0:
 					_ = m.sync()
 				default:
 					_ = m.put(i)
 				}
 			}
+			if round%2 == 1 {
+				m.mustHeal()
+			}
 		}
-		m.mustHeal()
 		m.powerLoss(r)
+		closeModel(m)
 	}
+}
+
+// faultyOps are the calls that fail: now all, now some.
+func faultyOps(r *rand.Rand) map[string]bool {
+	all := r.IntN(2) == 0
+	ops := map[string]bool{}
+	for _, op := range []string{"create", "read", "remove", "sync", "syncdir", "truncate", "write"} {
+		ops[op] = all || r.IntN(2) == 0
+	}
+	return ops
 }
 
 // mustHeal wants the store to work again once the device does.
@@ -96,7 +114,8 @@ func (m *model) mustHeal() {
 	if err := m.sync(); err != nil {
 		m.fatalf("sync without a fault: %v", err)
 	}
-	for i := 100; i < 104; i++ {
+	// More than a few segments can take.
+	for i := 100; i < 140; i++ {
 		if err := m.put(i); err != nil {
 			m.fatalf("put without a fault: %v", err)
 		}
@@ -106,6 +125,9 @@ func (m *model) mustHeal() {
 	}
 	if err := m.sync(); err != nil {
 		m.fatalf("sync without a fault: %v", err)
+	}
+	for i := 100; i < 140; i++ {
+		m.delete(i)
 	}
 }
 

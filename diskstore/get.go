@@ -27,6 +27,19 @@ func (s *Store) get(ctx context.Context, key block.Key, dst []byte) (block.Descr
 	if err := ctx.Err(); err != nil {
 		return block.Descriptor{}, err
 	}
+	for {
+		d, err := s.getOnce(key, dst)
+		if !errors.Is(err, errMoved) {
+			return d, err
+		}
+	}
+}
+
+// errMoved: while the object was read it was moved, and its old place was used again.
+var errMoved = errors.New("moved while it was read")
+
+// getOnce is get from where the object is now.
+func (s *Store) getOnce(key block.Key, dst []byte) (block.Descriptor, error) {
 	s.mu.Lock()
 	e, ok := s.index[key]
 	if !ok {
@@ -48,13 +61,17 @@ func (s *Store) get(ctx context.Context, key block.Key, dst []byte) (block.Descr
 	s.mu.Unlock()
 
 	defer s.release(g)
-	if err := s.read(g, key, e, dst[:d.Length]); err != nil {
-		return block.Descriptor{}, err
-	}
+	err := s.read(g, key, e, dst[:d.Length])
 	s.mu.Lock()
-	s.stats.Hits++
-	s.mu.Unlock()
-	return d, nil
+	defer s.mu.Unlock()
+	if err == nil {
+		s.stats.Hits++
+		return d, nil
+	}
+	if now, ok := s.index[key]; ok && errors.Is(err, tier.ErrCorrupt) && (now.segment != e.segment || now.unit != e.unit) {
+		err = errMoved
+	}
+	return block.Descriptor{}, err
 }
 
 // read fills dst with the object that e describes, verified. g must be held by a

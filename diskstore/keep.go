@@ -77,14 +77,14 @@ func (s *Store) hopeless(tries int) error {
 	return nil
 }
 
-// overdraft is what the segments may occupy while kept objects are moved, when the room
-// that is kept for that was taken: by writers meanwhile, because of an input or output
-// error, or because the store was opened with less Capacity than it had.
+// overdraft is what the segments may occupy while kept objects are moved to the active
+// one, when writers took the room meanwhile that is kept for that. Beyond it they are moved
+// to the spare segment.
 func (s *Store) overdraft() int64 { return s.cfg.Capacity + 2*s.cfg.SegmentSize }
 
 // roomToMove returns a function that gives a place in the active segment, or in a new
-// one that takes the room that is kept for that.
-func (s *Store) roomToMove(ctx context.Context) func(int64, int) (place, error) {
+// one that takes the room that is kept for that, up to limit.
+func (s *Store) roomToMove(ctx context.Context, limit int64) func(int64, int) (place, error) {
 	return func(size int64, records int) (place, error) {
 		for {
 			s.mu.Lock()
@@ -94,7 +94,7 @@ func (s *Store) roomToMove(ctx context.Context) func(int64, int) (place, error) 
 			if err == nil {
 				return at, nil
 			}
-			if at, err = s.install(ctx, active, size, records, s.overdraft()); err != nil || at.segment != nil {
+			if at, err = s.install(ctx, active, size, records, limit); err != nil || at.segment != nil {
 				return at, err
 			}
 		}
@@ -133,7 +133,7 @@ func (s *Store) empty(ctx context.Context, g *segment) (gone []block.Key, moves 
 			return nil, nil, err
 		}
 	}
-	room := s.roomToMove(ctx)
+	room := s.roomToEmpty(ctx)
 	var buf []byte
 	for _, p := range candidates {
 		if !s.cfg.Keep(p.key) {
@@ -153,7 +153,8 @@ func (s *Store) empty(ctx context.Context, g *segment) (gone []block.Key, moves 
 			gone = append(gone, p.key)
 		case errors.Is(err, errUnreadable):
 			s.mu.Lock()
-			g.stuck = true
+			s.unread++
+			g.stuck = s.unread
 			s.mu.Unlock()
 			return gone, moves, err
 		case err != nil:

@@ -117,7 +117,7 @@ func (m *model) put(i int) error {
 			m.fatalf("put of %d: %v, but it is not there", i, err)
 		}
 		return nil
-	case errors.Is(err, tier.ErrNoSpace) && m.cfg.Keep(keyOf(i)) && m.s.Kept().Used > m.s.Kept().Limit*3/5:
+	case errors.Is(err, tier.ErrNoSpace) && m.cfg.Keep(keyOf(i)) && m.s.Kept().Used+m.cfg.keptSize(uint32(len(p))) > m.s.Kept().Limit:
 		return nil // as it says
 	case errors.Is(err, tier.ErrNoSpace) && m.s.Kept().Used > m.s.Kept().Limit:
 		return nil // deleted objects came back after a power loss

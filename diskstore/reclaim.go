@@ -52,6 +52,7 @@ func (s *Store) reclaimOne(ctx context.Context, budget int64, choose func() *seg
 		return nil, false, nil
 	}
 	defer s.release(g)
+	spare := s.markSpare()
 	evicted, moves, err := s.empty(ctx, g)
 	if err == nil && budget > 0 {
 		evicted = append(evicted, s.rescue(ctx, g, budget)...)
@@ -63,6 +64,7 @@ func (s *Store) reclaimOne(ctx context.Context, budget int64, choose func() *seg
 		if serr := s.syncDirty(); serr != nil && needed {
 			// The originals are durable and the copies may not be.
 			s.moveBack(g, moves)
+			s.resetSpare(spare)
 			return evicted, false, serr
 		} else if serr != nil {
 			// As much, but these may be missed.
@@ -70,6 +72,8 @@ func (s *Store) reclaimOne(ctx context.Context, budget int64, choose func() *seg
 		}
 	}
 	if err != nil {
+		s.moveBack(g, s.inSpare(moves))
+		s.resetSpare(spare)
 		return evicted, false, err
 	}
 	// First the file, so that nothing is evicted that stays on the disk.

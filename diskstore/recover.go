@@ -275,6 +275,7 @@ func (s *Store) adopt(l *loaded, hidden map[block.Key]uint64) {
 	s.recovered.Corrupt += l.corrupt
 	// What a process wrote before it was killed may not be on the device.
 	g.writes++
+	g.flushed = true
 	g.slots = len(l.records)
 	for _, r := range l.records {
 		s.nextOrder = max(s.nextOrder, r.order+1)

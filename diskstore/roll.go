@@ -57,6 +57,9 @@ func (s *Store) roll(ctx context.Context, was *segment, size int64) (at place, e
 	return at, evicted, nil
 }
 
+// errOverdrawn: the limit of install does not allow another segment.
+var errOverdrawn = errors.New("no room for another segment")
+
 // install makes a new segment the active one, unless that is not was any more, and
 // takes the first size bytes of it, if not 0. No segment is made that would make
 // the files exceed limit, if not 0.
@@ -72,8 +75,8 @@ func (s *Store) install(ctx context.Context, was *segment, size int64, records i
 		return place{}, nil
 	}
 	if limit > 0 && total > limit {
-		return place{}, fmt.Errorf("%w: no room to move objects to: the segments would take %d bytes of %d",
-			tier.ErrNoSpace, total, s.cfg.Capacity)
+		return place{}, fmt.Errorf("%w: %w: the segments would take %d bytes of %d",
+			tier.ErrNoSpace, errOverdrawn, total, s.cfg.Capacity)
 	}
 	g, err := s.createSegment()
 	if err != nil {
@@ -117,19 +120,23 @@ func (s *Store) keepRoom(ctx context.Context) (evicted []block.Key) {
 }
 
 // rollQuietly is roll where no Put can report what is evicted; the next Put
-// does. It takes more than Capacity, up to twice that, rather than fail, since it is
+// does. It takes more than Capacity, up to limit, rather than fail, since it is
 // needed to delete objects and to save them from a segment that cannot be flushed.
-func (s *Store) rollQuietly(ctx context.Context, was *segment) error {
+func (s *Store) rollQuietly(ctx context.Context, was *segment, limit int64) error {
 	_, keys, err := s.roll(ctx, was, 0)
 	s.roomTaken.Store(true)
 	s.addOrphans(keys)
 	if err != nil && ctx.Err() == nil {
-		if _, e := s.install(ctx, was, 0, 0, 2*s.cfg.Capacity); e == nil {
+		if _, e := s.install(ctx, was, 0, 0, limit); e == nil {
 			return nil
 		}
 	}
 	return err
 }
+
+// quietLimit is what the segments may occupy while something is done that frees at
+// least as much as it takes.
+func (s *Store) quietLimit() int64 { return 2*s.cfg.Capacity + 2*s.cfg.SegmentSize }
 
 // addOrphans keeps keys that were evicted where no Put can report them.
 func (s *Store) addOrphans(keys []block.Key) {

@@ -77,12 +77,15 @@ type segment struct {
 
 	retired bool // takes no more records
 	sealed  bool // size is final
+	flushed bool // a flush succeeded once, maybe in an earlier life
 	suspect bool // a flush failed: what it holds may not reach the device
 	emptied bool // what lives in a suspect segment was copied elsewhere
 	moved   bool // an object of it was copied elsewhere
 	needed  bool // what was copied is not to be lost
-	stuck   bool // a kept object of it could not be read
 	gone    bool // removed; the file closes when the last user is done
+
+	// stuck numbers the last time that a kept object of it could not be read; 0: none was.
+	stuck uint64
 }
 
 func newSegment(h segmentHeader, f file) *segment {
@@ -95,7 +98,7 @@ func (g *segment) unit() int64 { return int64(g.align) }
 func (g *segment) idle() bool { return g.retired && g.writers == 0 }
 
 // blocked tells whether an object that must be moved could not be.
-func (g *segment) blocked() bool { return g.stuck && g.kept > 0 }
+func (g *segment) blocked() bool { return g.stuck > 0 && g.kept > 0 }
 
 // dirty tells whether a flush is due.
 func (g *segment) dirty() bool { return g.writes != g.synced }

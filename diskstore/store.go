@@ -57,6 +57,7 @@ type Store struct {
 	segments  []*segment // by id
 	byID      map[uint32]*segment
 	active    *segment // takes the new records; may be nil
+	spare     *segment // takes what is moved while the segments exceed the overdraft; or nil
 	nextID    uint32
 	nextOrder uint64
 	puts      map[block.Key]chan struct{} // keys being put; closed when done
@@ -65,7 +66,8 @@ type Store struct {
 	dirDirty  bool                        // a removal may not be durable
 	stats     tier.Stats
 	kept      Kept
-	passed    int // how many times in succession the oldest segment was passed over
+	passed    int    // how many times in succession the oldest segment was passed over
+	unread    uint64 // how many times an object could not be read to be moved
 }
 
 // entry is where an object is. It has no pointers, so that the garbage
@@ -265,8 +267,10 @@ func (s *Store) close() error {
 
 	errs := []error{s.flush(context.Background())}
 	s.mu.Lock()
-	if s.active != nil {
-		s.retireLocked(s.active)
+	for _, g := range []*segment{s.active, s.spare} {
+		if g != nil {
+			s.retireLocked(g)
+		}
 	}
 	segments := s.segments
 	s.mu.Unlock()

@@ -132,7 +132,7 @@ func (s *Store) syncSegment(g *segment) error {
 		}
 		return err
 	}
-	g.synced = due
+	g.synced, g.flushed = due, true
 	return nil
 }
 
@@ -155,22 +155,33 @@ func (s *Store) syncDir() error {
 }
 
 // evacuate copies what lives in suspect segments, tombstones included, to
-// others. It returns the segments that it emptied.
+// others. It returns the segments that it emptied and that must stay until the copies
+// are durable. A segment of which no flush ever succeeded goes at once: nothing relies on
+// it, and each flush that fails would leave one more behind.
 func (s *Store) evacuate(ctx context.Context) (emptied []*segment, err error) {
 	s.mu.Lock()
 	var suspects []*segment
-	for _, g := range s.segments {
-		if g.suspect && !g.gone {
-			g.users++
-			suspects = append(suspects, g)
+	for _, flushed := range []bool{false, true} {
+		for _, g := range s.segments {
+			if g.suspect && !g.gone && g.flushed == flushed {
+				g.users++
+				suspects = append(suspects, g)
+			}
 		}
 	}
 	s.mu.Unlock()
 	for _, g := range suspects {
 		if err == nil {
 			<-g.quiet
-			if err = s.evacuateOne(ctx, g); err == nil {
-				emptied = append(emptied, g)
+			err = s.evacuateOne(ctx, g)
+		}
+		switch {
+		case err != nil:
+		case g.flushed: // of a suspect segment that does not change any more
+			emptied = append(emptied, g)
+		default:
+			if err = s.writeTombs(ctx); err == nil {
+				err = s.removeOne(ctx, g)
 			}
 		}
 		s.release(g)
@@ -185,10 +196,14 @@ func (s *Store) evacuateOne(ctx context.Context, g *segment) error {
 	if done {
 		return nil
 	}
+	limit := s.quietLimit()
+	if g.flushed {
+		limit = 2 * s.cfg.Capacity // it stays for now
+	}
 	var buf []byte
 	room := func(size int64, records int) (place, error) {
 		if segmentHeaderSize+size+footerSize(records) > s.cfg.SegmentSize {
-			return s.roomToMove(ctx)(size, records) // from a life with larger segments
+			return s.roomToMove(ctx, limit)(size, records) // from a life with larger segments
 		}
 		return s.roomInActive(size, records)
 	}
@@ -208,7 +223,7 @@ func (s *Store) evacuateOne(ctx context.Context, g *segment) error {
 			if !errors.Is(err, errNoRoom) {
 				return err
 			}
-			if err := s.rollQuietly(ctx, active); err != nil {
+			if err := s.rollQuietly(ctx, active, limit); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,9 @@ const (
 	// maxTombPart of Capacity is what tombstones may take before the oldest
 	// segment is not passed over any more.
 	maxTombPart = 32
+	// minGain is the part of a segment that removing one gains at least, if there are
+	// others that might gain more.
+	minGain = 64
 )
 
 // victimLocked chooses the segment to remove; nil when the oldest is still being
@@ -77,23 +80,36 @@ func (s *Store) entombedLocked() bool {
 	return total > s.cfg.Capacity/maxTombPart
 }
 
-// bestLocked is the segment that gains most.
+// bestLocked is the segment that gains most. Those of which an object could not be read
+// come last, the one of which that was longest ago first; but before one that
+// gains next to nothing, or moving would go round in circles.
 func (s *Store) bestLocked() *segment {
-	best, most := s.segments[0], s.gainLocked(s.segments[0])
+	var best, blocked *segment
+	most := int64(0)
 	for i, g := range s.segments {
-		if i == passWindow && most >= s.cfg.SegmentSize/8 {
+		if i >= passWindow && best != nil && most >= s.cfg.SegmentSize/8 {
 			break
 		}
-		if gain := s.gainLocked(g); g.idle() && !g.blocked() && (gain > most || best.blocked()) {
+		switch gain := s.gainLocked(g); {
+		case !g.idle():
+		case g.blocked():
+			if blocked == nil || g.stuck < blocked.stuck {
+				blocked = g
+			}
+		case best == nil || gain > most:
 			best, most = g, gain
 		}
+	}
+	if best == nil || blocked != nil && most < s.cfg.SegmentSize/minGain {
+		return blocked
 	}
 	return best
 }
 
-// gainLocked is what removing g makes free, after what must be copied from it.
+// gainLocked is what removing g makes free, after what must be copied from it, and but for
+// its header, since the copies need one too.
 func (s *Store) gainLocked(g *segment) int64 {
-	gain := g.charge(s.cfg.SegmentSize) - g.kept
+	gain := g.charge(s.cfg.SegmentSize) - segmentHeaderSize - g.kept
 	if g != s.segments[0] {
 		gain -= int64(len(g.tombs)) * int64(s.cfg.PayloadAlign)
 	}
