@@ -106,6 +106,5 @@ func (p *viewProcess) stop() error {
 func (p *viewProcess) kill() {
 	_ = p.cmd.Process.Kill()
 	close(p.samples)
-	_ = <-p.written // the pipe is broken
-	_ = p.cmd.Wait()
+	_ = errors.Join(<-p.written, p.cmd.Wait()) // the pipe is broken, and the process killed
 }
