@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"cairn/node"
 )
 
 // DefaultSummaryEvery is the default of [NodeServiceConfig.SummaryEvery].
@@ -34,15 +36,22 @@ type NodeServiceConfig struct {
 	Summary func() any
 	// SummaryEvery is how often. Default 1 s.
 	SummaryEvery time.Duration
-	// Drain is called when somebody asks that routers send the node no new requests, or
-	// that they do again. Without it the node cannot be drained.
-	Drain func(on bool)
+	// Drain is called when somebody asks that the node drains: that routers send it no new
+	// requests and that it hands over what only it has; or that it takes requests again; or
+	// how far it is. It does not wait for the blocks. Without it the node cannot be drained.
+	Drain func(DrainRequest) (node.HandoverStatus, error)
 }
 
-// DrainRequest asks a node to drain, on cairn.v1.rpc.<node>.drain, or, with Undo, to
-// take requests again.
+// DrainRequest asks a node to drain, on cairn.v1.rpc.<node>.drain. The answer says how far
+// it is, in the form of node.HandoverStatus.
 type DrainRequest struct {
+	// Undo: take requests again instead, and hand over no more.
 	Undo bool `json:"undo,omitempty"`
+	// Look: change nothing.
+	Look bool `json:"look,omitempty"`
+	// Evict is the share of its capacity, 0 to 1, for which each other node may evict blocks
+	// of its own beyond giving free room.
+	Evict float64 `json:"evict,omitempty"`
 }
 
 // Validate reports every problem of c at once.
@@ -83,9 +92,12 @@ func StartNodeService(conn *Conn, p *Publisher, cfg NodeServiceConfig) (*NodeSer
 	)
 	if cfg.Drain != nil {
 		err = errors.Join(err, Serve(svc, Endpoint{Name: opDrain, Subject: RPCSubject(cfg.Node, opDrain), Schema: "cairn.drain.v1"},
-			func(_ context.Context, q DrainRequest) (struct{}, error) {
-				cfg.Drain(!q.Undo)
-				return struct{}{}, nil
+			func(_ context.Context, q DrainRequest) (node.HandoverStatus, error) {
+				s, err := cfg.Drain(q)
+				if err != nil {
+					err = &RPCError{CodeBadRequest, err.Error()}
+				}
+				return s, err
 			}))
 	}
 	if err != nil {
@@ -109,11 +121,10 @@ func (n *NodeService) Stop() error {
 	return n.svc.Stop()
 }
 
-// Drain asks a node to drain, or to take requests again. Routers hear of it when the
-// node next renews its lease.
-func Drain(ctx context.Context, conn *Conn, node string, on bool) error {
-	_, err := Call[DrainRequest, struct{}](ctx, conn, RPCSubject(node, opDrain), DrainRequest{Undo: !on})
-	return err
+// Drain asks a node to drain, to take requests again, or how far it is. It does not wait
+// until it is done. Routers hear of it when the node next renews its lease.
+func Drain(ctx context.Context, conn *Conn, id string, q DrainRequest) (node.HandoverStatus, error) {
+	return Call[DrainRequest, node.HandoverStatus](ctx, conn, RPCSubject(id, opDrain), q)
 }
 
 func answerSnapshot(ctx context.Context, p *Publisher, r SnapshotRequest) (SnapshotInfo, error) {

@@ -244,8 +244,12 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothing := func() any { return nil }
-	svc, err := cluster.StartNodeService(conn, pub, cluster.NodeServiceConfig{Node: "a", Status: nothing, Drain: func(on bool) {
-		lease.Update(func(m *cluster.Member) { m.Labels = map[string]string{cluster.LabelDrain: strconv.FormatBool(on)} })
+	svc, err := cluster.StartNodeService(conn, pub, cluster.NodeServiceConfig{Node: "a", Status: nothing, Drain: func(q cluster.DrainRequest) (node.HandoverStatus, error) {
+		if q.Evict > 1 {
+			return node.HandoverStatus{}, errors.New("too much")
+		}
+		lease.Update(func(m *cluster.Member) { m.Labels = map[string]string{cluster.LabelDrain: strconv.FormatBool(!q.Undo)} })
+		return node.HandoverStatus{Draining: !q.Undo}, nil
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -262,12 +266,17 @@ func TestDrain(t *testing.T) {
 	}
 	until(t, "a takes requests", takes)
 	for _, on := range []bool{true, false} {
-		if err := cluster.Drain(ctxFor(t, patience), conn, "a", on); err != nil {
-			t.Fatal(err)
+		s, err := cluster.Drain(ctxFor(t, patience), conn, "a", cluster.DrainRequest{Undo: !on})
+		if err != nil || s.Draining != on {
+			t.Fatalf("%+v, %v", s, err)
 		}
 		until(t, "a drains, or does not", func() bool { return takes() != on })
 	}
-	if err := cluster.Drain(ctxFor(t, patience), conn, "b", true); !errors.Is(err, cluster.ErrNoService) {
+	var refused *cluster.RPCError
+	if _, err := cluster.Drain(ctxFor(t, patience), conn, "a", cluster.DrainRequest{Evict: 2}); !errors.As(err, &refused) || refused.Code != cluster.CodeBadRequest {
+		t.Errorf("a request that makes no sense: %v", err)
+	}
+	if _, err := cluster.Drain(ctxFor(t, patience), conn, "b", cluster.DrainRequest{}); !errors.Is(err, cluster.ErrNoService) {
 		t.Errorf("a node that is not there: %v", err)
 	}
 }

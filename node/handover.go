@@ -43,13 +43,17 @@ type HandoverStatus struct {
 	Trouble string `json:"trouble,omitempty"`
 }
 
+// Left tells whether something would be lost with the node.
+func (s HandoverStatus) Left() bool { return s.LeftBlocks > 0 }
+
 // ReceiverStatus is what one member has taken over.
 type ReceiverStatus struct {
-	Node   string      `json:"node"`
-	Blocks int64       `json:"blocks"`
-	Bytes  int64       `json:"bytes"`
-	Room   int64       `json:"room"` // bytes that it may be given yet
-	State  TakeRefusal `json:"refuses,omitempty"`
+	Node   string `json:"node"`
+	Blocks int64  `json:"blocks"`
+	Bytes  int64  `json:"bytes"`
+	Room   int64  `json:"room"` // bytes that it may be given yet
+	// Refuses is why it takes no more for now; empty while it does.
+	Refuses TakeRefusal `json:"refuses,omitempty"`
 }
 
 // HandoverPhase is what a drain does at present.
@@ -67,6 +71,9 @@ const (
 // TakeNobody: there is no other member that stays.
 const TakeNobody TakeRefusal = "nobody"
 
+// tally counts what a receiver has taken over.
+type tally struct{ blocks, bytes int64 }
+
 // handover gives the blocks that only this node has to other members, while it drains.
 // One goroutine runs it (loop); the chains of a pass are carried by several.
 type handover struct {
@@ -80,6 +87,7 @@ type handover struct {
 	status    HandoverStatus
 	puts      int64 // of the node, when the last look began
 	receivers map[string]*receiver
+	tally     map[string]*tally  // by receiver, since the drain began
 	cancel    context.CancelFunc // of the drain under way, or nil
 }
 
@@ -100,7 +108,7 @@ func (n *Node) Drain(o DrainOptions) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.status.Draining {
-		h.status = HandoverStatus{Draining: true}
+		h.status, h.tally = HandoverStatus{Draining: true}, map[string]*tally{}
 	}
 	h.options, h.receivers = o, map[string]*receiver{}
 	h.status.Phase, h.status.Safe, h.status.Receivers = HandoverLooking, false, nil
@@ -139,7 +147,11 @@ func (n *Node) Handover() HandoverStatus {
 	s.Refused = maps.Clone(s.Refused)
 	for _, id := range slices.Sorted(maps.Keys(h.receivers)) {
 		r := h.receivers[id]
-		s.Receivers = append(s.Receivers, ReceiverStatus{Node: id, Blocks: r.blocks, Bytes: r.bytes, Room: max(r.grant-r.given, 0), State: r.refused})
+		receiver := ReceiverStatus{Node: id, Room: max(r.grant-r.given, 0), Refuses: r.refused}
+		if t := h.tally[id]; t != nil {
+			receiver.Blocks, receiver.Bytes = t.blocks, t.bytes
+		}
+		s.Receivers = append(s.Receivers, receiver)
 	}
 	return s
 }
@@ -241,12 +253,15 @@ func (h *handover) probe(ctx context.Context) (staying map[string]*receiver, tro
 			continue
 		}
 		t, err := h.ask(ctx, m.Addr, nil)
-		if err != nil {
+		switch {
+		case err != nil:
 			silent = append(silent, m.Node)
 			h.n.log.Debug("member does not answer to a hand-over", "member", m.Node, "err", err)
-			continue
+		case t.Refused == TakeDraining: // its record does not say so yet
+			draining = append(draining, m.Node)
+		default:
+			staying[m.Node] = h.receiver(m, t)
 		}
-		staying[m.Node] = h.receiver(m, t)
 	}
 	switch {
 	case len(staying) > 0:

@@ -299,11 +299,14 @@ func (p *pass) took(ctx context.Context, r *receiver, list []block.Descriptor, s
 	}
 	p.handed += int64(sole)
 	p.mu.Unlock()
-	p.h.mu.Lock()
-	r.blocks += int64(sole)
-	r.bytes += bytes
-	p.h.mu.Unlock()
 	p.h.set(ctx, func(s *HandoverStatus) {
+		t := p.h.tally[r.Node]
+		if t == nil {
+			t = new(tally)
+			p.h.tally[r.Node] = t
+		}
+		t.blocks += int64(sole)
+		t.bytes += bytes
 		s.Blocks += int64(sole)
 		s.Bytes += bytes
 		s.LeftBlocks -= int64(sole)

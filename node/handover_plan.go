@@ -85,11 +85,9 @@ func worthier(a, b *chain) int { return cmp.Compare(b.worth, a.worth) }
 // under the handover's lock.
 type receiver struct {
 	Neighbour
-	free    int64 // bytes for which it had room at the last look
-	grant   int64 // bytes that it may be given in all
-	given   int64 // bytes that it has been given, or is being given
-	blocks  int64 // sole blocks that it has taken over
-	bytes   int64
+	free    int64       // bytes for which it had room at the last look
+	grant   int64       // bytes that it may be given in all
+	given   int64       // bytes that it has been given, or is being given
 	refused TakeRefusal // why it takes no more for now; empty while it does
 }
 

@@ -38,6 +38,8 @@ const (
 	TakeAbsent TakeRefusal = "absent"
 	// TakePeer: the peer could not be reached.
 	TakePeer TakeRefusal = "unreachable"
+	// TakeDraining: this node drains itself.
+	TakeDraining TakeRefusal = "draining"
 	// TakeFailed: the home tier has failed.
 	TakeFailed TakeRefusal = "failed"
 )
@@ -52,6 +54,9 @@ func (n *Node) Take(ctx context.Context, from string, keys []block.Key, evict bo
 	peer, ok := n.peers.Peer(from)
 	if !ok {
 		return Taken{}, fmt.Errorf("%w: no member is called %q", ErrPeer, from)
+	}
+	if n.Handover().Draining {
+		return Taken{Refused: TakeDraining, Token: n.token(n.announced.Load())}, nil
 	}
 	select { // each has memory for a block
 	case n.takes.slots <- struct{}{}:

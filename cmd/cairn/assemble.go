@@ -242,6 +242,7 @@ func (r *runningNode) startCluster(ctx context.Context, conn *cluster.Conn, c no
 		FlushAfter: c.FlushAfter, NameWait: c.NameWait, SnapshotRecords: c.SnapshotRecords, RehomeAfter: c.RehomeAfter, Logger: r.a.log,
 	}
 	c.Sequence.apply(&cfg)
+	c.Handover.apply(&cfg)
 	n, err := node.New(cfg, tiers, node.Ports{Announcer: publisher, Peers: view, Coherence: coherence, Router: routes})
 	if err != nil {
 		return nil, nil, usageError{err}
@@ -407,8 +408,26 @@ func (r *runningNode) stayMember(ctx context.Context, p *cluster.Publisher) erro
 	}
 }
 
-// drain tells routers to send the node no new requests, or to send them again.
-func (r *runningNode) drain(on bool) {
+// drain has the node hand over its blocks and tells the others so in its record, or the
+// opposite, and says how far it is.
+func (r *runningNode) drain(q cluster.DrainRequest) (node.HandoverStatus, error) {
+	switch {
+	case q.Look:
+	case q.Undo:
+		r.node.Undrain()
+		r.label(false)
+	default:
+		if err := r.node.Drain(node.DrainOptions{Evict: q.Evict}); err != nil {
+			return node.HandoverStatus{}, err
+		}
+		r.label(true)
+	}
+	return r.node.Handover(), nil
+}
+
+// label says in the node's record whether it drains: routers send it no new requests then,
+// and nodes that drain give it no blocks.
+func (r *runningNode) label(drains bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lease == nil {
@@ -420,7 +439,7 @@ func (r *runningNode) drain(on bool) {
 			labels = map[string]string{}
 		}
 		delete(labels, cluster.LabelDrain)
-		if on {
+		if drains {
 			labels[cluster.LabelDrain] = "true"
 		}
 		m.Labels = labels

@@ -54,6 +54,7 @@ type nodeCmd struct {
 	RehomeAfter      time.Duration `help:"How long a home may be away before its names are copied to others; 0 is twice the lease." default:"0" group:"limits"`
 
 	Sequence sequenceFlags `embed:"" group:"limits"`
+	Handover handoverFlags `embed:"" group:"limits"`
 	Cost     costFlags     `embed:"" group:"cost"`
 	natsClient
 	natsServer
@@ -123,7 +124,7 @@ func (c *nodeCmd) complete() error {
 // validate reports everything that is wrong, before anything is opened.
 func (c *nodeCmd) validate() error {
 	_, err := c.namespaces()
-	errs := []error{cluster.ValidID(c.ID), err, c.Sequence.validate(), leaseProblem(c.Lease), cluster.ConnConfig{URLs: c.NATS}.Validate()}
+	errs := []error{cluster.ValidID(c.ID), err, c.Sequence.validate(), c.Handover.validate(), leaseProblem(c.Lease), cluster.ConnConfig{URLs: c.NATS}.Validate()}
 	for _, limit := range []struct {
 		flag  string
 		value int64

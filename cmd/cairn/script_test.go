@@ -24,6 +24,10 @@ func TestScript(t *testing.T) {
 		r.awaitMembers(2)
 		return [3]string{s.nodes[0].addr, r.addr, s.nats.addr}
 	})
+	alone := func() [2]string { // of the one script that drains its only node
+		s := startSystem(t, systemConfig{nodes: 1, flags: smallNode()})
+		return [2]string{"nats://" + s.nats.addr, s.nodes[0].addr}
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -35,6 +39,11 @@ func TestScript(t *testing.T) {
 			env.Setenv("ROUTERADDR", addrs[1])
 			env.Setenv("NATS", "nats://"+addrs[2])
 			env.Setenv("NATSADDR", addrs[2])
+			if strings.HasSuffix(env.WorkDir, "script-drain") {
+				addrs := alone()
+				env.Setenv("ALONE", addrs[0])
+				env.Setenv("ALONENODE", addrs[1])
+			}
 			// With the race detector each command would sleep a second before it ends.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("KEY", fmt.Sprintf("000001%026x", len(env.WorkDir)+int(time.Now().UnixNano()&0xffffff)))

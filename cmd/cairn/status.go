@@ -66,7 +66,7 @@ func (c *statusCmd) Run(a *app) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%d/%d/%d/%d\t%d\t%s\t%s\n", s.Node, r.Addr,
 			(time.Duration(s.UptimeSeconds) * time.Second).String(), s.Blocks, s.Names, s.Dirty,
 			fill(*s, block.VRAM), fill(*s, block.Host), fill(*s, block.Disk),
-			tierStatus(*s, block.VRAM).Hits, tierStatus(*s, block.Host).Hits, tierStatus(*s, block.Disk).Hits, s.PeerHits, s.Misses, pinnedText(s.Sequences), s.Trouble)
+			tierStatus(*s, block.VRAM).Hits, tierStatus(*s, block.Host).Hits, tierStatus(*s, block.Disk).Hits, s.PeerHits, s.Misses, pinnedText(s.Sequences), troubleText(*s))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -84,6 +84,26 @@ func tierStatus(s node.Status, t block.Tier) node.TierStatus {
 		}
 	}
 	return node.TierStatus{Tier: t}
+}
+
+// troubleText is what an operator should know of a node: that it drains, and how far that is,
+// and the last failure of its home tier.
+func troubleText(s node.Status) string {
+	var words []string
+	if h := s.Handover; h.Draining {
+		text := "drains"
+		switch {
+		case h.Safe:
+			text += ", may be stopped"
+		case h.LeftBlocks > 0:
+			text += fmt.Sprintf(", %d blocks of %d still only here", h.LeftBlocks, h.Blocks+h.LeftBlocks)
+		}
+		words = append(words, text)
+	}
+	if s.Trouble != "" {
+		words = append(words, s.Trouble)
+	}
+	return strings.Join(words, "; ")
 }
 
 // pinnedText is how many sequences are open, and what they pin: "3, vram 40 MiB".
