@@ -34,17 +34,18 @@ func (s *session) prefetch(ctx context.Context, w *resp.Writer, args [][]byte) {
 		wait = time.Duration(min(millis, uint64(longestPrefetchWait.Milliseconds()))) * time.Millisecond
 		args, waits = args[2:], true
 	}
-	keys, err := parseKeys(args)
-	if err == nil && len(keys) == 0 {
+	spec := PrefetchSpec{Tier: t}
+	spec.Keys, err = parseKeys(args)
+	if err == nil && len(spec.Keys) == 0 {
 		err = errors.New("CAIRN.PREFETCH: want vram or host, then [WAIT milliseconds], then keys")
 	}
 	if err != nil {
 		fail(w, err)
 		return
 	}
-	here := len(keys)
+	here := len(spec.Keys)
 	if !waits {
-		if _, err = s.n.Prefetch(t, keys); errors.Is(err, ErrPrefetchQueue) {
+		if _, err = s.n.Prefetch(spec); errors.Is(err, ErrPrefetchQueue) {
 			here, err = 0, nil
 		}
 	} else {
@@ -55,7 +56,7 @@ func (s *session) prefetch(ctx context.Context, w *resp.Writer, args [][]byte) {
 		defer done()
 		ctx, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
-		here, err = s.n.PrefetchWait(ctx, t, keys)
+		here, err = s.n.PrefetchWait(ctx, spec)
 	}
 	if err != nil {
 		fail(w, err)

@@ -87,6 +87,9 @@ type Config struct {
 	// SequenceIdle is after how long without use a sequence is closed; default 10 min.
 	SequenceIdle time.Duration
 
+	// KeepWithin is for how long a fetch of a block from a peer is remembered: if the
+	// block is fetched again within it, the copy is kept. 0 is never.
+	KeepWithin time.Duration
 	// Prefetches is how many prefetches run at once; default 2.
 	Prefetches int
 	// PrefetchQueue is the most prefetches that wait, and the most that hold blocks;
@@ -268,7 +271,7 @@ func (c Config) Validate() error {
 		{"max-subscriptions", c.MaxSubscriptions}, {"max-pattern-bytes", c.MaxPattern},
 		{"max-sequences", c.Sequences}, {"max-connection-sequences", c.SequencesPerConnection}, {"max-sequence-blocks", c.SequenceBlocks},
 		{"sequence-transfers", c.SequenceTransfers}, {"sequence-batch", c.SequenceBatch}, {"sequence-idle", int(c.SequenceIdle)},
-		{"prefetches", c.Prefetches}, {"prefetch-queue", c.PrefetchQueue}, {"prefetch-hold", int(c.PrefetchHold)},
+		{"prefetches", c.Prefetches}, {"prefetch-queue", c.PrefetchQueue}, {"prefetch-hold", int(c.PrefetchHold)}, {"keep-within", int(c.KeepWithin)},
 	} {
 		if limit.value < 0 {
 			errs = append(errs, fmt.Errorf("%s %d: must not be negative", limit.name, limit.value))

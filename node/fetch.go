@@ -11,13 +11,13 @@ import (
 )
 
 // fetched is a block that came from a peer, in a slot of the host tier that is
-// not part of the cache: fetching does not by itself duplicate a block. Everyone
+// not part of the cache: the first fetch does not duplicate a block (keep.go). Everyone
 // who waited for the same fetch shares it.
 type fetched struct {
 	block.Descriptor
 	slot tier.Reservation
 	buf  []byte // in place of slot when the host tier had no room
-	kept *Loan  // in place of slot for the object of a name, which becomes a cached copy
+	kept *Loan  // in place of slot for what becomes a cached copy
 
 	holders []Holder // whom to ask; nil: those that the index knows
 
@@ -233,10 +233,13 @@ func (n *Node) fetchFrom(ctx context.Context, addr string, wanted []*fetched, li
 }
 
 // keepFetched makes the object of a name a cached copy: its version stays the newest
-// until the log says otherwise.
+// until the log says otherwise. For a sealed block that depends; see keep.go.
 func (n *Node) keepFetched(f *fetched) error {
-	if !f.Key.Named() || f.slot == nil {
+	switch {
+	case f.slot == nil:
 		return nil
+	case !f.Key.Named():
+		return n.keepAgain(f)
 	}
 	loan, err := n.cacheNamed(f.Descriptor, f.slot)
 	f.slot, f.kept = nil, loan

@@ -48,6 +48,7 @@ type Node struct {
 	takes       takes
 	sequences   *sequences
 	prefetches  *prefetches
+	lately      recent // fetched from peers
 
 	promotes    bool // reads are counted for copies in GPU memory
 	promotions  chan block.Key
@@ -109,8 +110,8 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		return nil, err
 	}
 	n.sequences = newSequences(n)
-	n.advise()
 	n.prefetches = newPrefetches(n)
+	n.lately.within = cfg.KeepWithin
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	for range cfg.OffloadWorkers {

@@ -41,23 +41,43 @@ type prefetches struct {
 
 // prefetch is blocks that somebody has asked to be brought into a tier.
 type prefetch struct {
-	s     *Sequence
-	to    block.Tier
-	done  chan struct{}      // closed when it brings nothing more
-	stop  context.CancelFunc // set before it is held
-	timer *time.Timer        // lets go of it; nil until it has ended
+	s  *Sequence
+	to block.Tier
+	// holdFor is for how long it pins what has come, and passing that it does not stay.
+	holdFor time.Duration
+	passing bool
+	done    chan struct{}      // closed when it brings nothing more
+	stop    context.CancelFunc // set before it is held
+	timer   *time.Timer        // lets go of it; nil until it has ended
 }
 
 func newPrefetches(n *Node) *prefetches {
 	return &prefetches{n: n, queue: make(chan *prefetch, n.cfg.PrefetchQueue), over: make(chan struct{})}
 }
 
-// Prefetch asks that blocks be brought into tier t, host or vram, ahead of a request for
-// them, as many from the first on as can be had. keys are those of a sequence, from
-// position 0 on. It does not wait; done is closed when nothing more is brought. It
+// PrefetchSpec says what to bring into memory ahead of a request.
+type PrefetchSpec struct {
+	// Tier is where to: host or vram.
+	Tier block.Tier
+	// Keys are those of a sequence, from position 0 on. As many are brought, from the
+	// first on, as can be had.
+	Keys []block.Key
+	// Wait is in how long the request is expected; at most longestAhead.
+	Wait time.Duration
+	// Passing: what comes from peers is only for that request. Unless it was
+	// fetched before, within Config.KeepWithin, or is in use, it leaves the tier when it is
+	// let go of.
+	Passing bool
+}
+
+// longestAhead bounds PrefetchSpec.Wait, and so how long a prefetch may hold blocks.
+const longestAhead = time.Minute
+
+// Prefetch asks that blocks be brought into memory ahead of a request for them. It
+// does not wait; done is closed when nothing more is brought. It
 // fails with ErrPrefetchQueue, ErrNoTier, ErrPosition, ErrSequenceLimit and ErrClosed.
-func (n *Node) Prefetch(t block.Tier, keys []block.Key) (done <-chan struct{}, err error) {
-	p, err := n.newPrefetch(t, keys)
+func (n *Node) Prefetch(spec PrefetchSpec) (done <-chan struct{}, err error) {
+	p, err := n.newPrefetch(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +93,8 @@ func (n *Node) Prefetch(t block.Tier, keys []block.Key) (done <-chan struct{}, e
 // PrefetchWait is Prefetch for who has time: it waits for a place in the queue, and for
 // the end, until ctx ends. It returns how many blocks, from the first on, this node has
 // then, in whatever tier.
-func (n *Node) PrefetchWait(ctx context.Context, t block.Tier, keys []block.Key) (here int, err error) {
-	p, err := n.newPrefetch(t, keys)
+func (n *Node) PrefetchWait(ctx context.Context, spec PrefetchSpec) (here int, err error) {
+	p, err := n.newPrefetch(spec)
 	if err != nil {
 		return 0, err
 	}
@@ -85,7 +105,7 @@ func (n *Node) PrefetchWait(ctx context.Context, t block.Tier, keys []block.Key)
 		case f.queue <- p:
 		case <-ctx.Done():
 			f.dropped.Add(1)
-			return n.leading(keys), nil
+			return n.leading(spec.Keys), nil
 		case <-f.over:
 			return 0, ErrClosed
 		}
@@ -95,7 +115,7 @@ func (n *Node) PrefetchWait(ctx context.Context, t block.Tier, keys []block.Key)
 	case <-ctx.Done():
 	case <-f.over:
 	}
-	return n.leading(keys), nil
+	return n.leading(spec.Keys), nil
 }
 
 // leading is how many of the blocks, from the first on, this node has.
@@ -108,21 +128,22 @@ func (n *Node) leading(keys []block.Key) int {
 	return len(keys)
 }
 
-func (n *Node) newPrefetch(t block.Tier, keys []block.Key) (*prefetch, error) {
+func (n *Node) newPrefetch(spec PrefetchSpec) (*prefetch, error) {
 	select {
 	case <-n.prefetches.over:
 		return nil, ErrClosed
 	default:
 	}
-	if _, err := n.sequences.pinner(t); err != nil {
+	if _, err := n.sequences.pinner(spec.Tier); err != nil {
 		return nil, err
 	}
 	s := n.newSequence()
 	s.ahead = true
-	if err := s.addKeys(keys); err != nil {
+	if err := s.addKeys(spec.Keys); err != nil {
 		return nil, err
 	}
-	return &prefetch{s: s, to: t, done: make(chan struct{})}, nil
+	hold := n.cfg.PrefetchHold + min(max(spec.Wait, 0), longestAhead)
+	return &prefetch{s: s, to: spec.Tier, holdFor: hold, passing: spec.Passing, done: make(chan struct{})}, nil
 }
 
 func (f *prefetches) enqueue(p *prefetch) error {
@@ -186,7 +207,7 @@ func (f *prefetches) carry(ctx context.Context, p *prefetch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if slices.Contains(f.held, p) {
-		p.timer = time.AfterFunc(f.n.cfg.PrefetchHold, func() { f.letGo(p) })
+		p.timer = time.AfterFunc(p.holdFor, func() { f.expire(p) })
 	}
 }
 
@@ -231,6 +252,14 @@ func (f *prefetches) letGo(p *prefetch) {
 	f.mu.Unlock()
 	p.stop()
 	p.s.drop()
+}
+
+// expire lets go of a prefetch whose time is over.
+func (f *prefetches) expire(p *prefetch) {
+	f.letGo(p)
+	if p.passing {
+		f.n.pass(p.to, p.s.keys(), p.s.firstFetched())
+	}
 }
 
 // giveWay lets go of prefetches, the oldest first, as long as more says so.

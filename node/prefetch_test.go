@@ -21,7 +21,7 @@ func holdLong(c *Config) { c.PrefetchHold = never }
 // prefetched asks for blocks ahead and waits for the end.
 func prefetched(t testing.TB, n *Node, to block.Tier, keys []block.Key) {
 	t.Helper()
-	done, err := n.Prefetch(to, keys)
+	done, err := n.Prefetch(PrefetchSpec{Tier: to, Keys: keys})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +38,13 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// unpinned waits until the offload has let go of what has become durable: it would unpin
+// what comes in its place.
+func unpinned(t testing.TB, n *Node) {
+	t.Helper()
+	until(t, "the end of the offload", func() bool { return n.stores[block.Host].Stats().Pinned == 0 })
+}
+
 func letGoOfAll(n *Node) {
 	n.prefetches.giveWay(func() bool { return true })
 }
@@ -51,6 +58,7 @@ func TestPrefetch(t *testing.T) {
 			const blocks = 30
 			putRange(t, n1, 0, 20)
 			putRange(t, n2, 20, blocks)
+			unpinned(t, n2)
 			for i := 20; i < blocks; i++ {
 				evict(n2, block.Host, i)
 			}
@@ -121,7 +129,7 @@ func TestOnboardJoinsAPrefetch(t *testing.T) {
 	for _, to := range []block.Tier{block.Host, block.VRAM} {
 		t.Run(to.String(), func(t *testing.T) {
 			g := newGated(t, 8, 4) // one transfer
-			done, err := g.n2.Prefetch(block.Host, seqKeys(8))
+			done, err := g.n2.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(8)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -163,7 +171,7 @@ func TestPrefetchGivesWayToSequences(t *testing.T) {
 			if !running {
 				close(g.gate.open)
 			}
-			done, err := n3.Prefetch(block.Host, seqKeys(16))
+			done, err := n3.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(16)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -231,22 +239,22 @@ func TestPrefetchBounds(t *testing.T) {
 		holdLong(c)
 		c.Prefetches, c.PrefetchQueue, c.PrefetchPins, c.SequenceBlocks = 1, 2, 16.0/128, 40
 	})
-	first, err := n3.Prefetch(block.Host, seqKeys(8))
+	first, err := n3.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(8)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-g.gate.reached
 	for range 2 {
-		if _, err := n3.Prefetch(block.Host, seqKeys(8)); err != nil {
+		if _, err := n3.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(8)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := n3.Prefetch(block.Host, seqKeys(8)); !errors.Is(err, ErrPrefetchQueue) {
+	if _, err := n3.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(8)}); !errors.Is(err, ErrPrefetchQueue) {
 		t.Errorf("the queue took one more: %v", err)
 	}
 	full, stop := context.WithCancel(t.Context())
 	stop()
-	if here, err := n3.PrefetchWait(full, block.Host, seqKeys(8)); here != 0 || err != nil {
+	if here, err := n3.PrefetchWait(full, PrefetchSpec{Tier: block.Host, Keys: seqKeys(8)}); here != 0 || err != nil {
 		t.Errorf("who waits for the queue: %d, %v", here, err)
 	}
 	if st := n3.Status().Prefetch; st.Dropped != 2 || st.Waiting != 2 || st.Asked != 5 {
@@ -277,7 +285,7 @@ func TestPrefetchBounds(t *testing.T) {
 		{block.Host, seqKeys(41), ErrSequenceLimit},
 		{block.Host, []block.Key{key(1)}, ErrPosition},
 	} {
-		if _, err := n3.Prefetch(wrong.to, wrong.keys); !errors.Is(err, wrong.want) {
+		if _, err := n3.Prefetch(PrefetchSpec{Tier: wrong.to, Keys: wrong.keys}); !errors.Is(err, wrong.want) {
 			t.Errorf("%d keys to %s: %v", len(wrong.keys), wrong.to, err)
 		}
 	}
@@ -286,7 +294,7 @@ func TestPrefetchBounds(t *testing.T) {
 // A peer that dies costs a prefetch the blocks that nobody else has, and nothing else.
 func TestPrefetchFromADyingPeer(t *testing.T) {
 	g := newGated(t, 20, 4)
-	done, err := g.n2.Prefetch(block.Host, seqKeys(20))
+	done, err := g.n2.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(20)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,12 +318,12 @@ func TestPrefetchFromADyingPeer(t *testing.T) {
 func TestCloseEndsPrefetches(t *testing.T) {
 	g := newGated(t, 20, 4)
 	n3, _ := g.c.join(t, "n3", testTiers{host: 8 << 20}.open(t), func(c *Config) { holdLong(c); c.Prefetches = 1 })
-	running, err := n3.Prefetch(block.Host, seqKeys(20))
+	running, err := n3.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(20)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-g.gate.reached
-	waiting, err := n3.Prefetch(block.Host, seqKeys(20))
+	waiting, err := n3.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(20)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,10 +335,10 @@ func TestCloseEndsPrefetches(t *testing.T) {
 	if st := n3.Status().Prefetch; st.Held != 0 || st.Waiting != 0 {
 		t.Errorf("status: %+v", st)
 	}
-	if _, err := n3.Prefetch(block.Host, seqKeys(20)); !errors.Is(err, ErrClosed) {
+	if _, err := n3.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(20)}); !errors.Is(err, ErrClosed) {
 		t.Errorf("afterwards: %v", err)
 	}
-	if _, err := n3.PrefetchWait(t.Context(), block.Host, seqKeys(20)); !errors.Is(err, ErrClosed) {
+	if _, err := n3.PrefetchWait(t.Context(), PrefetchSpec{Tier: block.Host, Keys: seqKeys(20)}); !errors.Is(err, ErrClosed) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
@@ -380,5 +388,131 @@ func TestPrefetchCommand(t *testing.T) {
 	}
 	if st := n2.Status().Prefetch; st.Asked != 3 || st.Dropped != 0 {
 		t.Errorf("status: %+v", st)
+	}
+}
+
+// What a router has had fetched ahead is only for that request: it leaves when that is
+// over, unless it is fetched for the second time, or nobody else has it any more.
+func TestPassingPrefetch(t *testing.T) {
+	c := newMemCluster()
+	n1, _ := c.join(t, "n1", testTiers{host: 8 << 20}.open(t), nil)
+	n2, _ := c.join(t, "n2", testTiers{host: 8 << 20, disk: 16 << 20}.open(t), func(c *Config) {
+		c.PrefetchHold, c.KeepWithin = time.Millisecond, never
+	})
+	putRange(t, n1, 0, 15)
+	putRange(t, n2, 15, 20)
+	unpinned(t, n2)
+	for i := 15; i < 20; i++ {
+		evict(n2, block.Host, i)
+	}
+	ahead := func(keys int) {
+		t.Helper()
+		done, err := n2.Prefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(keys), Passing: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		until(t, "the end of the hold", func() bool { return n2.Status().Prefetch.Held == 0 && n2.stores[block.Host].Stats().Pinned == 0 })
+	}
+	held := func(from, to int) int {
+		count := 0
+		for i := from; i < to; i++ {
+			if _, ok := n2.stores[block.Host].Stat(key(i)); ok {
+				count++
+			}
+		}
+		return count
+	}
+	ahead(10)
+	until(t, "the blocks leave", func() bool { return held(0, 10) == 0 })
+	checkDirectory(t, n2)
+	ahead(10) // again
+	wantHeld(t, n2, block.Host, 0, 10)
+
+	n1.Remove(key(12)) // while n2 has it
+	ahead(20)
+	if held(0, 10) != 10 {
+		t.Errorf("what was fetched twice has left: %d of 10 are there", held(0, 10))
+	}
+	checkDirectory(t, n2)
+	wantPinned(t, n2, block.Host, 0)
+}
+
+// A copy of what comes from peers is kept from the second time on, behind the block before
+// it.
+func TestKeepAgain(t *testing.T) {
+	c := newMemCluster()
+	n1, _ := c.join(t, "n1", testTiers{host: 8 << 20}.open(t), nil)
+	n2, _ := c.join(t, "n2", testTiers{host: 8 << 20}.open(t), func(c *Config) { c.KeepWithin = never })
+	n3, _ := c.join(t, "n3", testTiers{host: 8 << 20}.open(t), nil) // keeps nothing
+	for i := range 10 {
+		parent := block.Key{}
+		if i > 0 {
+			parent = key(i - 1)
+		}
+		if _, err := n1.Put(t.Context(), key(i), parent, content(i, testBlock), coherency.WriteBack); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(n *Node, keys []block.Key) {
+		t.Helper()
+		loans, done := n.Read(t.Context(), keys, Cluster)
+		if done != len(keys) {
+			t.Fatalf("%d of %d were read", done, len(keys))
+		}
+		for i, l := range loans {
+			if l == nil {
+				t.Fatalf("block %d is missing", i)
+			}
+			l.Release()
+		}
+	}
+	read(n2, seqKeys(10)[5:])
+	read(n2, seqKeys(10)[5:])
+	if n := n2.Status().Blocks; n != 0 {
+		t.Errorf("%d blocks are kept without those before them", n)
+	}
+	read(n2, seqKeys(4))
+	if n := n2.Status().Blocks; n != 0 {
+		t.Errorf("%d blocks are kept the first time", n)
+	}
+	read(n2, seqKeys(10))
+	wantHeld(t, n2, block.Host, 0, 4)
+	if st := n2.Status(); st.KeptCopies < 4 || st.Blocks != st.KeptCopies {
+		t.Errorf("status: %d copies, %d blocks", st.KeptCopies, st.Blocks)
+	}
+	for range 3 {
+		read(n3, seqKeys(10))
+	}
+	if n := n3.Status().Blocks; n != 0 {
+		t.Errorf("%d blocks are kept although none should", n)
+	}
+	nothingLeft(t, n2)
+	nothingLeft(t, n3)
+}
+
+func TestRecentForgets(t *testing.T) {
+	r := recent{within: 10 * time.Second}
+	start := time.Unix(1000, 0)
+	for _, step := range []struct {
+		at    time.Duration
+		block int
+		again bool
+	}{
+		{0, 1, false}, {time.Second, 1, true}, {5 * time.Second, 2, false}, {6 * time.Second, 1, true},
+		{13 * time.Second, 1, true}, {24 * time.Second, 1, false}, {time.Hour, 1, false}, {time.Hour, 1, true},
+	} {
+		if got := r.note(key(step.block), start.Add(step.at)); got != step.again {
+			t.Errorf("block %d after %v: %t", step.block, step.at, got)
+		}
+	}
+	for i := range 3 * mostRecent {
+		r.note(key(i), start.Add(2*time.Hour))
+	}
+	if n := len(r.young) + len(r.old); n > 2*mostRecent {
+		t.Errorf("%d blocks are remembered", n)
+	}
+	if (&recent{}).note(key(1), start) {
+		t.Error("without a time, something is remembered")
 	}
 }

@@ -252,10 +252,19 @@ func (n *Node) enter(d block.Descriptor) {
 // cacheNamed makes received bytes of a named object a copy in the host tier that may be
 // evicted, and lends it.
 func (n *Node) cacheNamed(d block.Descriptor, r tier.Reservation) (*Loan, error) {
+	return n.cacheCopy(d, r, func() error { n.enter(d); return nil })
+}
+
+// cacheCopy makes a slot a copy that may be evicted, tells the directory by enter, and
+// lends it.
+func (n *Node) cacheCopy(d block.Descriptor, r tier.Reservation, enter func() error) (*Loan, error) {
 	err := r.Commit(d, 1)
 	switch {
 	case err == nil:
-		n.enter(d)
+		if err := enter(); err != nil {
+			n.host.Delete(d.Key)
+			return nil, err
+		}
 	case errors.Is(err, tier.ErrExists):
 		if err := n.host.Pin(d.Key); err != nil {
 			return nil, err

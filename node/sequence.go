@@ -49,6 +49,7 @@ type Sequence struct {
 	tiers    [block.Tiers]runs
 	lastSlot sequence.BlockID
 	now      *onboarding // under way
+	first    []int       // of a prefetch: positions that came from a peer for the first time
 }
 
 // errCancelled is the cause of an onboard's end that Cancel has asked for.
@@ -178,6 +179,25 @@ func (s *Sequence) Close() {
 	close(s.released)
 }
 
+// fromPeer takes note of a block that a peer has given.
+func (s *Sequence) fromPeer(key block.Key) {
+	again := s.n.lately.note(key, time.Now())
+	if s.ahead && !again {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.first = append(s.first, key.Position())
+	}
+}
+
+// firstFetched is where blocks are that came from a peer for the first time, for a prefetch,
+// in ascending order.
+func (s *Sequence) firstFetched() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slices.Sort(s.first)
+	return s.first
+}
+
 // drop lets go of every block at once. An onboard that is under way pins nothing more; who
 // calls drop ends it.
 func (s *Sequence) drop() {
@@ -221,14 +241,9 @@ func (s *Sequence) KeysOf(r sequence.Range) ([]block.Key, error) {
 		return nil, s.gone()
 	}
 	if r.Start < 0 || r.Start > r.End || r.End > len(keys) {
-		return nil, outside(r, len(keys))
+		return nil, fmt.Errorf("%w: blocks %s, it has %d", ErrPosition, r, len(keys))
 	}
 	return slices.Clone(keys[r.Start:r.End]), nil
-}
-
-// outside says that blocks are asked for that a sequence of so many does not have.
-func outside(r sequence.Range, blocks int) error {
-	return fmt.Errorf("%w: blocks %s, its whole ones are %s", ErrPosition, r, sequence.Range{End: blocks})
 }
 
 // roomFor checks that the sequence may have so many blocks.
@@ -258,8 +273,9 @@ func (s *Sequence) match() Matched {
 	return m
 }
 
-// Extend appends tokens and returns the range of blocks that became whole by it, which
-// wait for Onboard or Commit. On error the sequence is as before.
+// Extend appends tokens and returns the range of blocks that became whole by it. These
+// have slots in the host tier from now on, which wait for Commit. On error the sequence
+// is as before.
 func (s *Sequence) Extend(ctx context.Context, tokens []uint32) (sequence.Range, error) {
 	return s.extend(ctx, func() error {
 		if s.tokens == nil {
@@ -300,7 +316,9 @@ func (s *Sequence) extend(ctx context.Context, add func() error) (sequence.Range
 	if err := add(); err != nil {
 		return r, err
 	}
-	r.End = len(s.keys())
+	if r.End = len(s.keys()); !r.Empty() {
+		s.runAt(block.Host, r.Start, r.Len())
+	}
 	return r, nil
 }
 
@@ -377,9 +395,9 @@ type SequenceStatus struct {
 	// Matched is what the last Match found.
 	Matched Matched
 	// Held is which blocks are pinned in each tier, by ascending position, and Pending
-	// how many are pinned in none: they wait for Onboard or Commit.
+	// how many slots wait for a block.
 	Held    [block.Tiers][]sequence.Range
-	Pending int
+	Pending [block.Tiers]int
 	// Busy: something that changes the sequence is under way.
 	Busy bool
 }
@@ -393,12 +411,7 @@ func (s *Sequence) Status() SequenceStatus {
 		st.Tokens = s.tokens.Len()
 	}
 	for t := range s.tiers {
-		st.Held[t] = s.tiers[t].held()
-	}
-	for _, gap := range s.tiers[block.Host].gaps(sequence.Range{End: st.Blocks}) {
-		for _, r := range s.tiers[block.VRAM].gaps(gap) {
-			st.Pending += r.Len()
-		}
+		st.Held[t], st.Pending[t] = s.tiers[t].held(), s.tiers[t].pending()
 	}
 	return st
 }

@@ -102,6 +102,7 @@ func (b *batch) arrived(ctx context.Context, i int) {
 	object, err := o.land(ctx, b.d, b.buf.bytes(), &b.buf)
 	if b.errs[i] = err; err == nil {
 		b.arriving = false
+		o.s.fromPeer(b.d.Key)
 		o.landed(b.part, b.position, b.d, object, FromPeer)
 	}
 }

@@ -22,12 +22,12 @@ type counters struct {
 	putWaits      atomic.Int64
 	readErrors    atomic.Int64
 	peerErrors    atomic.Int64
+	copiesKept    atomic.Int64
 	offloaded     atomic.Int64
 	offloadErrors atomic.Int64
 	promoted      atomic.Int64
 	promoteErrors atomic.Int64
 	forgotten     atomic.Int64
-	followers     atomic.Int64
 	invalidated   atomic.Int64
 	recovered     atomic.Int64
 	connections   atomic.Int64
@@ -119,18 +119,20 @@ type Status struct {
 	Promoted      int64            `json:"promoted"`
 	Recovered     int64            `json:"recovered"`
 	Forgotten     int64            `json:"forgotten"`
-	Followers     int64            `json:"followers"` // blocks dropped because one before them left
 	Invalidated   int64            `json:"invalidated"`
 	ReadErrors    int64            `json:"read_errors"`
 	PeerErrors    int64            `json:"peer_errors"`
-	Connections   int64            `json:"connections"`
-	Commands      int64            `json:"commands"`
-	AwaitTimeouts int64            `json:"await_timeouts"`
-	Taken         int64            `json:"taken"` // blocks of nodes that drained
-	TakenBytes    int64            `json:"taken_bytes"`
-	Handover      HandoverStatus   `json:"handover"`
-	Sequences     SequencesStatus  `json:"sequences"`
-	Prefetch      PrefetchStatus   `json:"prefetch"`
+	// KeptCopies counts blocks of peers of which a copy was kept, because they were fetched
+	// again soon.
+	KeptCopies    int64           `json:"kept_copies"`
+	Connections   int64           `json:"connections"`
+	Commands      int64           `json:"commands"`
+	AwaitTimeouts int64           `json:"await_timeouts"`
+	Taken         int64           `json:"taken"` // blocks of nodes that drained
+	TakenBytes    int64           `json:"taken_bytes"`
+	Handover      HandoverStatus  `json:"handover"`
+	Sequences     SequencesStatus `json:"sequences"`
+	Prefetch      PrefetchStatus  `json:"prefetch"`
 	// Coherency sums up the states of all blocks; only the answer to CAIRN.STAT has
 	// it, because it takes a walk through the directory.
 	Coherency *coherency.Stats `json:"coherency,omitempty"`
@@ -151,8 +153,8 @@ func (n *Node) Status() Status {
 		MissReasons: map[string]int64{},
 		Puts:        c.puts.Load(), PutBytes: c.putBytes.Load(), PutExisting: c.putExisting.Load(), PutWaits: c.putWaits.Load(),
 		Offloaded: c.offloaded.Load(), OffloadErrors: c.offloadErrors.Load(),
-		Promoted: c.promoted.Load(), Recovered: c.recovered.Load(), Forgotten: c.forgotten.Load(), Followers: c.followers.Load(),
-		Invalidated: c.invalidated.Load(), ReadErrors: c.readErrors.Load(), PeerErrors: c.peerErrors.Load(),
+		Promoted: c.promoted.Load(), Recovered: c.recovered.Load(), Forgotten: c.forgotten.Load(),
+		Invalidated: c.invalidated.Load(), ReadErrors: c.readErrors.Load(), PeerErrors: c.peerErrors.Load(), KeptCopies: c.copiesKept.Load(),
 		Connections: c.connections.Load(), Commands: c.commands.Load(), AwaitTimeouts: c.awaitTimeouts.Load(),
 		Sequences: n.sequences.status(), Prefetch: n.prefetches.status(),
 	}
