@@ -28,7 +28,7 @@ type Panel struct {
 }
 
 const (
-	panelHeight = 320.0
+	panelHeight = 420.0
 	panelHead   = 34.0
 	legendLine  = 19.0
 	legendWidth = 180.0
@@ -93,7 +93,7 @@ func (p Panel) draw() string {
 	xs = slices.Compact(xs)
 	d := &plot{width: half, height: panelHeight, x: placesAxis(p.X, xs)}
 	if p.Percent {
-		d.y = linear(p.Y, min(1, high*1.05), 0.01, ticksY+2, percent)
+		d.y = shareAxis(p.Y, low, high)
 	} else {
 		d.y = secondsAxis(p.Y, low, high)
 	}
@@ -106,6 +106,19 @@ func (p Panel) draw() string {
 		}
 	}
 	return d.b.String()
+}
+
+// shareAxis is linear, from the tick at or below low to the one at or above high, so that
+// curves that lie close together can be told apart.
+func shareAxis(label string, low, high float64) axis {
+	step := niceStep(max(high-low, 0.01)/0.01/(2*ticksY)) * 0.01
+	from, to := math.Floor(low/step*1.0001), math.Ceil(high/step*0.9999)
+	to = max(to, from+1)
+	a := axis{label: label, pos: func(v float64) float64 { return min(max((v/step-from)/(to-from), 0), 1) }}
+	for i := from; i <= to; i++ {
+		a.ticks = append(a.ticks, tick{i * step, percent(i * step)})
+	}
+	return a
 }
 
 // placesAxis is logarithmic with a tick at each place.
@@ -131,7 +144,7 @@ const leastSeconds = 1e-6
 func secondsAxis(label string, low, high float64) axis {
 	low = max(low, high/1e5, leastSeconds)
 	marks := []float64{1, 2, 5}
-	if high/low > 1000 {
+	if high/low > 1e4 {
 		marks = marks[:1]
 	}
 	var at []float64

@@ -138,6 +138,9 @@ func TestTicks(t *testing.T) {
 	}{
 		{linear("", 1000, 1, 10, count), "0 100 200 300 400 500 600 700 800 900 1,000"},
 		{linear("", 0, 1, 5, count), "0 0 0 1 1 1"},
+		{shareAxis("", .34, .884), "30 % 40 % 50 % 60 % 70 % 80 % 90 %"},
+		{shareAxis("", .3, .3), "30 % 30.1 %"},
+		{shareAxis("", 0, 1), "0 % 10 % 20 % 30 % 40 % 50 % 60 % 70 % 80 % 90 % 100 %"},
 		{linear("", .37, .01, 5, percent), "0 % 10 % 20 % 30 %"},
 		{byteAxis("", 2.1*(1<<30)), "0 GiB 0.5 GiB 1 GiB 1.5 GiB 2 GiB"},
 		{logarithmic("", 30, 2e6, decade), "10 µs 100 µs 1 ms 10 ms 100 ms 1 s 10 s"},
