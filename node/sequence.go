@@ -241,9 +241,14 @@ func (s *Sequence) KeysOf(r sequence.Range) ([]block.Key, error) {
 		return nil, s.gone()
 	}
 	if r.Start < 0 || r.Start > r.End || r.End > len(keys) {
-		return nil, fmt.Errorf("%w: blocks %s, it has %d", ErrPosition, r, len(keys))
+		return nil, outside(r, len(keys))
 	}
 	return slices.Clone(keys[r.Start:r.End]), nil
+}
+
+// outside says that blocks are asked for that a sequence of so many does not have.
+func outside(r sequence.Range, blocks int) error {
+	return fmt.Errorf("%w: blocks %s, its whole ones are %s", ErrPosition, r, sequence.Range{End: blocks})
 }
 
 // roomFor checks that the sequence may have so many blocks.
@@ -273,9 +278,8 @@ func (s *Sequence) match() Matched {
 	return m
 }
 
-// Extend appends tokens and returns the range of blocks that became whole by it. These
-// have slots in the host tier from now on, which wait for Commit. On error the sequence
-// is as before.
+// Extend appends tokens and returns the range of blocks that became whole by it, which
+// wait for Onboard or Commit. On error the sequence is as before.
 func (s *Sequence) Extend(ctx context.Context, tokens []uint32) (sequence.Range, error) {
 	return s.extend(ctx, func() error {
 		if s.tokens == nil {
@@ -316,9 +320,7 @@ func (s *Sequence) extend(ctx context.Context, add func() error) (sequence.Range
 	if err := add(); err != nil {
 		return r, err
 	}
-	if r.End = len(s.keys()); !r.Empty() {
-		s.runAt(block.Host, r.Start, r.Len())
-	}
+	r.End = len(s.keys())
 	return r, nil
 }
 
@@ -395,9 +397,9 @@ type SequenceStatus struct {
 	// Matched is what the last Match found.
 	Matched Matched
 	// Held is which blocks are pinned in each tier, by ascending position, and Pending
-	// how many slots wait for a block.
+	// how many are pinned in none: they wait for Onboard or Commit.
 	Held    [block.Tiers][]sequence.Range
-	Pending [block.Tiers]int
+	Pending int
 	// Busy: something that changes the sequence is under way.
 	Busy bool
 }
@@ -411,7 +413,12 @@ func (s *Sequence) Status() SequenceStatus {
 		st.Tokens = s.tokens.Len()
 	}
 	for t := range s.tiers {
-		st.Held[t], st.Pending[t] = s.tiers[t].held(), s.tiers[t].pending()
+		st.Held[t] = s.tiers[t].held()
+	}
+	for _, gap := range s.tiers[block.Host].gaps(sequence.Range{End: st.Blocks}) {
+		for _, r := range s.tiers[block.VRAM].gaps(gap) {
+			st.Pending += r.Len()
+		}
 	}
 	return st
 }
