@@ -110,6 +110,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		return nil, err
 	}
 	n.sequences = newSequences(n)
+	n.advise()
 	n.prefetches = newPrefetches(n)
 	n.lately.within = cfg.KeepWithin
 	ctx, stop := context.WithCancel(context.Background())

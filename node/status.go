@@ -28,6 +28,7 @@ type counters struct {
 	promoted      atomic.Int64
 	promoteErrors atomic.Int64
 	forgotten     atomic.Int64
+	followers     atomic.Int64
 	invalidated   atomic.Int64
 	recovered     atomic.Int64
 	connections   atomic.Int64
@@ -119,6 +120,7 @@ type Status struct {
 	Promoted      int64            `json:"promoted"`
 	Recovered     int64            `json:"recovered"`
 	Forgotten     int64            `json:"forgotten"`
+	Followers     int64            `json:"followers"` // blocks dropped because one before them left
 	Invalidated   int64            `json:"invalidated"`
 	ReadErrors    int64            `json:"read_errors"`
 	PeerErrors    int64            `json:"peer_errors"`
@@ -153,7 +155,7 @@ func (n *Node) Status() Status {
 		MissReasons: map[string]int64{},
 		Puts:        c.puts.Load(), PutBytes: c.putBytes.Load(), PutExisting: c.putExisting.Load(), PutWaits: c.putWaits.Load(),
 		Offloaded: c.offloaded.Load(), OffloadErrors: c.offloadErrors.Load(),
-		Promoted: c.promoted.Load(), Recovered: c.recovered.Load(), Forgotten: c.forgotten.Load(),
+		Promoted: c.promoted.Load(), Recovered: c.recovered.Load(), Forgotten: c.forgotten.Load(), Followers: c.followers.Load(),
 		Invalidated: c.invalidated.Load(), ReadErrors: c.readErrors.Load(), PeerErrors: c.peerErrors.Load(), KeptCopies: c.copiesKept.Load(),
 		Connections: c.connections.Load(), Commands: c.commands.Load(), AwaitTimeouts: c.awaitTimeouts.Load(),
 		Sequences: n.sequences.status(), Prefetch: n.prefetches.status(),
