@@ -91,9 +91,12 @@
 //
 // The store keeps room for one more segment within Capacity. When a new segment
 // has taken that room, segments without a live object or a tombstone go first,
-// then the oldest. Objects of it that were read since they were written are
-// copied to the new segment, up to RescueFraction of a segment, and flushed
-// before the old file is removed. A tombstone is only ever younger than
+// then the oldest. Objects of it that were read since they were written, and those that
+// objects elsewhere in the store name as their parent, which are of no use without them,
+// are copied to the new segment, the first of each sequence first, up to RescueFraction of a
+// segment, and flushed before the old file is removed. So a parent stays while a child does,
+// unless there are more such parents in a segment than that; then what follows them is left
+// to whoever reads the list of what was evicted. A tombstone is only ever younger than
 // the records that it hides, so removing the oldest segment never revives one.
 //
 // # Kept objects

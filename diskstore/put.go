@@ -229,6 +229,9 @@ func (s *Store) dropLocked(key block.Key) bool {
 // enterLocked enters key, whose record in g is e, into the index.
 func (s *Store) enterLocked(g *segment, key block.Key, e entry) {
 	s.index[key] = e
+	if follows(key, e.parent) {
+		s.followers[e.parent]++
+	}
 	g.live++
 	s.stats.Objects++
 	s.stats.Bytes += int64(e.length)
@@ -244,6 +247,11 @@ func (s *Store) enterLocked(g *segment, key block.Key, e entry) {
 // forgetLocked removes the entry e of key from the index.
 func (s *Store) forgetLocked(key block.Key, e entry) {
 	delete(s.index, key)
+	if follows(key, e.parent) {
+		if s.followers[e.parent]--; s.followers[e.parent] == 0 {
+			delete(s.followers, e.parent)
+		}
+	}
 	g := s.byID[e.segment]
 	g.live--
 	s.stats.Objects--

@@ -85,33 +85,6 @@ func (s *Store) reclaimOne(ctx context.Context, budget int64, choose func() *seg
 	return evicted, true, nil
 }
 
-// rescue gives objects of g that were read a second chance, within budget
-// bytes. What fails is not rescued. It returns those that were found to be damaged.
-func (s *Store) rescue(ctx context.Context, g *segment, budget int64) (gone []block.Key) {
-	s.mu.Lock()
-	candidates := g.placed
-	s.mu.Unlock()
-	var buf []byte
-	for _, p := range candidates {
-		s.mu.Lock()
-		e, ok := s.index[p.key]
-		ok = ok && e.at(g, p) && e.read
-		s.mu.Unlock()
-		size := recordSize(int64(e.length), int64(s.cfg.PayloadAlign))
-		if !ok || size > budget {
-			continue
-		}
-		if err := s.relocate(g, p, &buf, s.roomInActive, nil); errors.Is(err, tier.ErrCorrupt) {
-			gone = append(gone, p.key)
-			continue
-		} else if err != nil || ctx.Err() != nil {
-			break
-		}
-		budget -= size
-	}
-	return gone
-}
-
 // roomInActive is a place in the active segment, or errNoRoom.
 func (s *Store) roomInActive(size int64, records int) (place, error) {
 	s.mu.Lock()

@@ -54,7 +54,8 @@ type Store struct {
 	mu        sync.Mutex
 	closed    bool
 	index     map[block.Key]entry
-	segments  []*segment // by id
+	followers map[block.Key]uint32 // objects in the index, by their parent
+	segments  []*segment           // by id
 	byID      map[uint32]*segment
 	active    *segment // takes the new records; may be nil
 	spare     *segment // takes what is moved while the segments exceed the overdraft; or nil
@@ -135,6 +136,7 @@ func openFS(dir string, cfg Config, fs filesystem) (*Store, error) {
 		creating:   make(chan struct{}, 1),
 		flushing:   make(chan struct{}, 1),
 		index:      map[block.Key]entry{},
+		followers:  map[block.Key]uint32{},
 		byID:       map[uint32]*segment{},
 		puts:       map[block.Key]chan struct{}{},
 		nextID:     1,

@@ -54,7 +54,8 @@ type Store interface {
 	// room. src must have d.Length bytes and is only read during the call; the
 	// caller answers for d.Sum being its checksum. evicted lists every object that
 	// left the store during the call, also when err is not nil; the caller owns
-	// the slice. An object that is already there gives ErrExists, or
+	// the slice. What another object names as its parent is evicted after that, as
+	// far as there is a choice. An object that is already there gives ErrExists, or
 	// ErrConflict when its length or checksum is another.
 	Put(ctx context.Context, d block.Descriptor, src []byte) (evicted []block.Key, err error)
 

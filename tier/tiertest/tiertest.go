@@ -16,8 +16,8 @@
 //
 // What a store can do besides [tier.Store] is found by type assertion:
 // [tier.Pinner], [tier.Memory] and [tier.Syncer] bring their own cases. The suite
-// tests what the contract in package tier says and nothing about which object a
-// store chooses to evict; a store tests its own policy.
+// tests what the contract in package tier says, and of which object a store chooses to
+// evict only that it is not one that others follow; a store tests its own policy.
 package tiertest
 
 import (
@@ -95,6 +95,8 @@ var cases = []testCase{
 	{"Closed", testClosed},
 	{"Eviction", testEviction},
 	{"EvictionMixedSizes", testEvictionMixedSizes},
+	{"LeavesFirst", testLeavesFirst},
+	{"LeavesAlways", testLeavesAlways},
 	{"Parallel", testParallel},
 	{"CloseWhileBusy", testCloseWhileBusy},
 	{"Pin", testPin},

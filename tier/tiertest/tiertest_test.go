@@ -43,9 +43,11 @@ func (r *reference) makeRoomLocked(n int64) (evicted []block.Key, err error) {
 		return nil, tier.ErrTooLarge
 	}
 	for r.stats.Bytes+r.pending+n > r.capacity {
-		i := slices.IndexFunc(r.order, func(k block.Key) bool {
-			return r.objects[k].pins == 0 && r.objects[k].views == 0
-		})
+		free := func(k block.Key) bool { return r.objects[k].pins == 0 && r.objects[k].views == 0 }
+		i := slices.IndexFunc(r.order, func(k block.Key) bool { return free(k) && !r.followedLocked(k) })
+		if i < 0 {
+			i = slices.IndexFunc(r.order, free)
+		}
 		if i < 0 {
 			return evicted, tier.ErrFull
 		}
@@ -54,6 +56,16 @@ func (r *reference) makeRoomLocked(n int64) (evicted []block.Key, err error) {
 		r.stats.Evictions++
 	}
 	return evicted, nil
+}
+
+// followedLocked tells whether an object names this one as its parent.
+func (r *reference) followedLocked(key block.Key) bool {
+	for _, e := range r.objects {
+		if e.d.Parent == key {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *reference) removeLocked(key block.Key) {
