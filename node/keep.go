@@ -67,16 +67,16 @@ func (n *Node) keepAgain(f *fetched) error {
 }
 
 // pass evicts the copies of blocks that were fetched ahead for the first time, unless
-// somebody has them in use, or nobody else has them. positions ascend; the last goes first.
+// they are in use, nobody else has them, or this node has blocks that follow them by now.
+// positions ascend; the last goes first.
 func (n *Node) pass(t block.Tier, keys []block.Key, positions []int) {
 	store, ok := n.stores[t].(tier.Evictor)
 	if !ok {
 		return
 	}
 	for _, at := range slices.Backward(positions) {
-		e, _ := n.dir.get(keys[at])
-		copied := e.state.Valid().Without(t).Any() || len(n.peers.Locate(keys[at : at+1])[0]) > 0
-		if !copied || !store.Evict(keys[at]) {
+		copied, followed := n.dir.hint(t, keys[at])
+		if !copied && (followed || len(n.peers.Locate(keys[at : at+1])[0]) == 0) || !store.Evict(keys[at]) {
 			return
 		}
 		n.dropped(t, keys[at])

@@ -424,13 +424,14 @@ func TestPassingPrefetch(t *testing.T) {
 		return count
 	}
 	ahead(10)
-	until(t, "the blocks leave", func() bool { return held(0, 10) == 0 })
+	until(t, "the blocks leave", func() bool { return held(0, 10) == 0 && !n2.Holds(key(0)) })
 	checkDirectory(t, n2)
 	ahead(10) // again
 	wantHeld(t, n2, block.Host, 0, 10)
 
 	n1.Remove(key(12)) // while n2 has it
 	ahead(20)
+	until(t, "what came first leaves", func() bool { return held(10, 12) == 0 && !n2.Holds(key(10)) })
 	if held(0, 10) != 10 {
 		t.Errorf("what was fetched twice has left: %d of 10 are there", held(0, 10))
 	}
