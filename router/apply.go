@@ -43,7 +43,7 @@ func (e Event) validate() error {
 	return nil
 }
 
-// touchAhead is how many look-ups are started together: each misses the
+// touchAhead is how many changes are looked up together: each misses the
 // processor's cache, and they wait for memory in parallel.
 const touchAhead = 32
 

@@ -173,10 +173,23 @@ func cpuTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// BenchmarkApply adds blocks in events of 16 to an index that grows to a million.
+// BenchmarkApply adds blocks in events of 16 to an index that grows from nothing.
 func BenchmarkApply(b *testing.B) {
-	const nodes = 64
-	events := addEvents(3, nodes, benchBlocks)
+	for _, c := range []struct {
+		name          string
+		blocks, nodes int
+	}{{"1M", benchBlocks, 64}, {"10M", 10 * benchBlocks, 1000}} {
+		b.Run(c.name, func(b *testing.B) {
+			if testing.Short() && c.blocks > benchBlocks {
+				b.Skip("takes 2 GiB of memory")
+			}
+			benchApply(b, c.nodes, c.blocks)
+		})
+	}
+}
+
+func benchApply(b *testing.B, nodes, blocks int) {
+	events := addEvents(3, nodes, blocks)
 	var stats Stats
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -195,8 +208,8 @@ func BenchmarkApply(b *testing.B) {
 		}
 		stats = ix.Stats()
 	}
-	b.ReportMetric(float64(b.N)*benchBlocks/cpu.Seconds()/1e6, "Mblocks/cpu-s")
-	b.ReportMetric(benchBlocks/best.Seconds()/1e6, "best-Mblocks/cpu-s")
-	b.ReportMetric(float64(b.N)*benchBlocks/b.Elapsed().Seconds()/1e6, "Mblocks/s")
+	b.ReportMetric(float64(b.N)*float64(blocks)/cpu.Seconds()/1e6, "Mblocks/cpu-s")
+	b.ReportMetric(float64(blocks)/best.Seconds()/1e6, "best-Mblocks/cpu-s")
+	b.ReportMetric(float64(b.N)*float64(blocks)/b.Elapsed().Seconds()/1e6, "Mblocks/s")
 	b.ReportMetric(float64(stats.Bytes)/float64(stats.Blocks), "bytes/block")
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"math/bits"
 	"slices"
-	"sync/atomic"
 
 	"cairn/block"
 )
@@ -133,44 +132,6 @@ func (m *Match) reset(v *view) {
 	m.view = v
 	m.Blocks, m.Tiers, m.Nodes = 0, TierBlocks{}, m.Nodes[:0]
 	m.word, m.start, m.next = 0, 0, 0
-}
-
-// exact looks up one block after the other, a batch of them at a time: where they
-// are, then all loads from memory at once, then what came.
-func (m *Match) exact(ix *Index, keys []block.Key) {
-	var (
-		fps      [touchAhead]uint64
-		versions [touchAhead]uint64
-		homes    [touchAhead]*bucket
-	)
-	for len(keys) > 0 {
-		n := min(touchAhead, len(keys))
-		for i := range n {
-			fp := fingerprint(&keys[i])
-			s := ix.shardOf(fp)
-			versions[i] = s.version.Load()
-			t := s.table.Load()
-			fps[i], homes[i] = fp, &t.buckets[t.home(fp)]
-		}
-		// Nothing but loads: the processor has as many of them on their way as it can.
-		for _, home := range homes[:n] {
-			atomic.LoadUint64(&home[0])
-		}
-		limit := ix.memory.limit.Load()
-		for i := range n {
-			fp := fps[i]
-			word, ok := homes[i].lookUp(fp)
-			if !ok || isSet(word) || fp&depthMask >= limit || versions[i]&1 != 0 || ix.shardOf(fp).version.Load() != versions[i] {
-				word = m.read(ix, fp)
-			}
-			if word == m.word && !isSet(word) && m.next > m.start {
-				m.next++ // the run goes on, as in most cases
-			} else if !m.step(word, 1) {
-				return
-			}
-		}
-		keys = keys[n:]
-	}
 }
 
 // read is the value word of a block; m.spare has its holders when it is a set.

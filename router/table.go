@@ -124,10 +124,11 @@ func same(a, b uint64) uint64 {
 func (k *bucket) lookUp(fp uint64) (word uint64, ok bool) {
 	hit := same(atomic.LoadUint64(&k[0]), fp) | same(atomic.LoadUint64(&k[1]), fp)<<1 |
 		same(atomic.LoadUint64(&k[2]), fp)<<2 | same(atomic.LoadUint64(&k[3]), fp)<<3
+	word = atomic.LoadUint64(&k[(bucketValues+bits.TrailingZeros64(hit))&(len(k)-1)])
 	if hit == 0 {
-		return 0, false
+		word = 0
 	}
-	return atomic.LoadUint64(&k[(bucketValues+bits.TrailingZeros64(hit))&(len(k)-1)]), true
+	return word, hit != 0
 }
 
 // find is the value word of fp, and its slot; without one, 0 and the free slot
