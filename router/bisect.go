@@ -88,12 +88,17 @@ func (m *Match) between(ix *Index, keys []block.Key, from, to int, first, last s
 }
 
 // emit steps over count blocks from at on with this signature. The holders of a set
-// are read now.
+// are read now, but for one that goes on from the blocks before.
 func (m *Match) emit(ix *Index, keys []block.Key, at, count int, sig signature) bool {
+	if sig == m.sig && m.next > m.start {
+		m.next += count
+		return true
+	}
 	word := uint64(sig)
 	if isSet(word) {
 		word = m.read(ix, fingerprint(&keys[at]))
 	}
+	m.sig = sig
 	return m.step(word, count)
 }
 

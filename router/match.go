@@ -75,6 +75,7 @@ type Match struct {
 	// The run of blocks start…next-1 all have the same holders: the inline value
 	// word, or the set whose members are lanes. spare takes what is read.
 	word         uint64
+	sig          signature // of the run, where bisection found it
 	start, next  int
 	lanes, spare []lane
 	audit        *Match
@@ -131,7 +132,7 @@ func (m *Match) reset(v *view) {
 	m.at = m.at[:len(v.list)]
 	m.view = v
 	m.Blocks, m.Tiers, m.Nodes = 0, TierBlocks{}, m.Nodes[:0]
-	m.word, m.start, m.next = 0, 0, 0
+	m.word, m.sig, m.start, m.next = 0, 0, 0, 0
 }
 
 // read is the value word of a block; m.spare has its holders when it is a set.
