@@ -48,12 +48,14 @@ func BenchmarkMatchBesideWriter(b *testing.B) {
 				writeAtPace(b, ix, nodeName(nodes), pace, &written, stop)
 			}()
 			var m Match
+			request := make([]block.Key, 512)
 			i, before := 0, written.Load()
 			var q quiet
 			q.start()
 			for b.Loop() {
+				copy(request, chains[i*7919%len(chains)])
 				began := time.Now()
-				ix.Match(chains[i*7919%len(chains)], &m)
+				ix.Match(request, &m)
 				q.took(time.Since(began))
 				i++
 				if m.Blocks != 512 {
