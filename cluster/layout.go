@@ -53,6 +53,7 @@ const (
 	cohLivePrefix = SubjectPrefix + "cohlive."
 	rpcPrefix     = SubjectPrefix + "rpc."
 	summaryPrefix = SubjectPrefix + "summary."
+	onboardPrefix = SubjectPrefix + "onboard."
 
 	kvStreamPrefix  = "KV_"
 	objStreamPrefix = "OBJ_"
@@ -131,6 +132,9 @@ func RPCSubject(node, op string) string { return rpcPrefix + node + "." + op }
 
 // SummarySubject is where a node publishes a JSON digest of itself for people.
 func SummarySubject(node string) string { return summaryPrefix + node }
+
+// OnboardSubject is where a node is told to bring blocks into memory ahead of a request.
+func OnboardSubject(node string) string { return onboardPrefix + node }
 
 // memberSubject is the subject behind a key of the members' bucket.
 func memberSubject(id string) string { return "$KV." + BucketMembers + "." + id }

@@ -40,6 +40,10 @@ type NodeServiceConfig struct {
 	// requests and that it hands over what only it has; or that it takes requests again; or
 	// how far it is. It does not wait for the blocks. Without it the node cannot be drained.
 	Drain func(DrainRequest) (node.HandoverStatus, error)
+	// Onboard is called when somebody, as a rule a router, asks that blocks be brought into
+	// memory ahead of a request. It must not wait; an error says that they are not. Without it
+	// the node fetches nothing ahead.
+	Onboard func(OnboardMessage) error
 }
 
 // DrainRequest asks a node to drain, on cairn.v1.rpc.<node>.drain. The answer says how far
@@ -67,7 +71,7 @@ func (c NodeServiceConfig) Validate() error {
 }
 
 // NodeService answers for one node as the micro service cairn-node, with the
-// operations snapshot, status and drain, and publishes the node's summaries.
+// operations snapshot, status, drain and onboard, and publishes the node's summaries.
 type NodeService struct {
 	svc  *Service
 	stop context.CancelFunc
@@ -99,6 +103,10 @@ func StartNodeService(conn *Conn, p *Publisher, cfg NodeServiceConfig) (*NodeSer
 				}
 				return s, err
 			}))
+	}
+	if cfg.Onboard != nil {
+		err = errors.Join(err, Serve(svc, Endpoint{Name: opOnboard, Subject: OnboardSubject(cfg.Node), Schema: "cairn.onboard.v1"},
+			func(_ context.Context, m OnboardMessage) (OnboardAnswer, error) { return serveOnboard(cfg, m) }))
 	}
 	if err != nil {
 		return nil, errors.Join(err, svc.Stop())

@@ -92,7 +92,7 @@ type RouterService struct {
 	started time.Time
 	svc     atomic.Pointer[Service]
 
-	routed, refused, observed atomic.Uint64
+	routed, refused, observed, toldAhead atomic.Uint64
 
 	mu   sync.Mutex // guards subs
 	subs []*nats.Subscription
@@ -216,6 +216,9 @@ func (s *RouterService) decide(q RouteRequest) (RouteAnswer, error) {
 	}
 	if !q.DryRun {
 		s.share(d.Assignment(&q.Request))
+		if d.Ahead != nil {
+			d.Ahead.Told = s.tellAhead(d.Node, d.Ahead, q.Keys)
+		}
 	}
 	a := RouteAnswer{Decision: d}
 	if q.Explain {
@@ -277,13 +280,14 @@ type RouterStatus struct {
 	View          ViewStats    `json:"view"`
 	Routed        uint64       `json:"routed"`
 	Refused       uint64       `json:"refused"`
-	Observed      uint64       `json:"observed"` // decisions of other routers that this one counts
+	Observed      uint64       `json:"observed"`   // decisions of other routers that this one counts
+	ToldAhead     uint64       `json:"told_ahead"` // decisions of which the node was told to fetch ahead
 }
 
 // Status may be called at any time.
 func (s *RouterService) Status() RouterStatus {
 	out := RouterStatus{Version: s.cfg.Version, Now: time.Now().UTC(), UptimeSeconds: time.Since(s.started).Seconds(),
-		Connected: s.view.conn.Connected(), View: s.view.Stats(), Routed: s.routed.Load(), Refused: s.refused.Load(), Observed: s.observed.Load(),
+		Connected: s.view.conn.Connected(), View: s.view.Stats(), Routed: s.routed.Load(), Refused: s.refused.Load(), Observed: s.observed.Load(), ToldAhead: s.toldAhead.Load(),
 		Nodes: []NodeStatus{}}
 	known := map[string]router.NodeStats{}
 	for _, n := range out.View.Index.Nodes {

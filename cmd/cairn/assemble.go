@@ -356,7 +356,7 @@ func (r *runningNode) join(ctx context.Context, conn *cluster.Conn, c nodeCmd, p
 	// The service first: whoever hears of the node may ask it for a snapshot.
 	service, err := cluster.StartNodeService(conn, p, cluster.NodeServiceConfig{
 		Node: c.ID, Version: version(), Status: func() any { return r.node.Status() }, Summary: func() any { return r.summary() },
-		Drain: r.drain,
+		Drain: r.drain, Onboard: r.onboard,
 	})
 	if err != nil {
 		return err
@@ -406,6 +406,15 @@ func (r *runningNode) stayMember(ctx context.Context, p *cluster.Publisher) erro
 			return nil
 		}
 	}
+}
+
+// onboard has the node bring blocks into memory ahead of a request that a router has sent
+// its way.
+func (r *runningNode) onboard(m cluster.OnboardMessage) error {
+	_, err := r.node.Prefetch(node.PrefetchSpec{
+		Tier: m.Tier, Keys: m.Keys, Wait: time.Duration(m.Wait) * time.Millisecond, Passing: true,
+	})
+	return err
 }
 
 // drain has the node hand over its blocks and tells the others so in its record, or the

@@ -21,6 +21,7 @@ type costFlags struct {
 	Temperature       float64       `help:"Seconds of cost by which the choice is random; 0 takes the cheapest." default:"0"`
 	Scorer            string        `help:"What ranks nodes: ${enum}. ttft is the estimated time to first token; affinity the same, but of nearly equal nodes it takes the one that the prompt prefers: for conversations in small caches." enum:"ttft,affinity,prefix,load" default:"ttft"`
 	AffinityTolerance float64       `help:"With the scorer affinity, how much later than from the fastest node the first token may come, as a share of the time to compute what is cached nowhere; up to 1; 0 is the built-in value." default:"0"`
+	Prefetch          string        `help:"Tier into which a chosen node is told to bring the cached blocks that it lacks there, while the request is still on its way: ${enum}. off for engines that do not take blocks from Cairn." enum:"off,host,vram" default:"host"`
 	StickyFactor      float64       `help:"Multiple of the cheapest cost at which a session still stays on its node; below 1, never; 0 is the built-in value." default:"0"`
 	SessionTTL        time.Duration `name:"session-ttl" help:"How long an idle session is remembered; 0 is the built-in value." default:"0s"`
 	MaxSessions       int           `help:"Sessions that are remembered; 0 is the built-in value." default:"0"`
@@ -47,7 +48,7 @@ func (c costFlags) config() (router.Config, error) {
 		Bandwidth: router.Bandwidth{
 			VRAM: float64(c.BandwidthVRAM), Host: float64(c.BandwidthHost), Disk: float64(c.BandwidthDisk), Peer: float64(c.BandwidthPeer),
 		},
-		QueueWeight: c.QueueWeight, ChunkTokens: c.ChunkTokens, Temperature: c.Temperature, Scorer: scorer,
+		Prefetch: c.Prefetch, QueueWeight: c.QueueWeight, ChunkTokens: c.ChunkTokens, Temperature: c.Temperature, Scorer: scorer,
 		StickyFactor: c.StickyFactor, SessionTTL: c.SessionTTL.Seconds(), MaxSessions: c.MaxSessions,
 		LearnTTL: c.LearnTTL.Seconds(), Layout: c.layout(),
 	}
