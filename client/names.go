@@ -317,13 +317,15 @@ func (n *Node) DeleteName(ctx context.Context, name string, opts ...PutOption) (
 
 // Barrier returns when every change of a name, at any node, that was acknowledged
 // before is durable at home or was declared lost, and gives the number of the epoch
-// that began.
+// that began. It is for the names of all namespaces; but where one is configured that the
+// node does not have, it fails with ErrNamespace.
 func (n *Node) Barrier(ctx context.Context) (epoch uint64, err error) {
 	err = n.chain(ctx, "barrier", func(conn *resp.Conn) error {
-		conn.Append("CAIRN.BARRIER")
-		e, err := conn.ReadInt()
-		epoch = uint64(e)
-		return err
+		return n.within(conn, "", func() { conn.Append("CAIRN.BARRIER") }, func() error {
+			e, err := conn.ReadInt()
+			epoch = uint64(e)
+			return err
+		})
 	})
 	return epoch, err
 }

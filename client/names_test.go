@@ -77,6 +77,12 @@ func TestNames(t *testing.T) {
 	if epoch, err := c.Barrier(t.Context()); epoch != 7 || err != nil {
 		t.Errorf("barrier: %d, %v", epoch, err)
 	}
+	if epoch, err := other.Barrier(t.Context()); epoch != 7 || err != nil {
+		t.Errorf("barrier where a namespace is configured: %d, %v", epoch, err)
+	}
+	if _, err := open(t, client.Config{Namespace: "bogus"}, s).Barrier(t.Context()); !errors.Is(err, client.ErrNamespace) {
+		t.Errorf("barrier where an unknown namespace is configured: %v", err)
+	}
 	if err := c.Clear(t.Context(), ""); !errors.Is(err, client.ErrNamespace) || s.count("CAIRN.CLEAR") != 0 {
 		t.Errorf("clear of no namespace in particular: %v", err)
 	}

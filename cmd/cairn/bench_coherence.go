@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
-	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -57,14 +55,16 @@ func (c *benchCoherenceCmd) Run(a *app) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(c.Dir, "cairn-bench-")
-	if err != nil {
-		return usage("--dir: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	if c.Blocks > 0 {
-		return c.runNames(a, dir)
-	}
+	return inTemporary(c.Dir, func(dir string) error {
+		if c.Blocks > 0 {
+			return c.runNames(a, dir)
+		}
+		return c.runCases(a, dir)
+	})
+}
+
+// runCases measures all cases but the one of --blocks.
+func (c *benchCoherenceCmd) runCases(a *app, dir string) error {
 	cl, err := startBenchCluster(a, dir, c.Replicas)
 	if err != nil {
 		return err
@@ -77,23 +77,6 @@ func (c *benchCoherenceCmd) Run(a *app) error {
 		return err
 	}
 	return c.report(a, f)
-}
-
-// profiled runs f under the profiler, if that is wanted.
-func (c *benchCoherenceCmd) profiled(f func() error) error {
-	if c.Profile == "" {
-		return f()
-	}
-	out, err := os.Create(c.Profile)
-	if err != nil {
-		return usage("--profile: %w", err)
-	}
-	if err := pprof.StartCPUProfile(out); err != nil {
-		return errors.Join(err, out.Close())
-	}
-	err = f()
-	pprof.StopCPUProfile()
-	return errors.Join(err, out.Close())
 }
 
 // measure prepares all cases and runs them.
@@ -109,7 +92,7 @@ func (c *benchCoherenceCmd) measure(a *app, cl *benchCluster, f *figures) error 
 			}
 		}
 	}
-	return c.profiled(func() error { return c.takeTurns(a, cl, cases, f) })
+	return profiled(c.Profile, func() error { return c.takeTurns(a, cl, cases, f) })
 }
 
 // takeTurns runs the rounds.

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/pprof"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -49,20 +47,17 @@ func (c *benchOnboardCmd) Run(a *app) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(c.Dir, "cairn-bench-")
-	if err != nil {
-		return usage("--dir: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	b := &onboardBench{c: c}
-	err = b.start(a, dir)
-	if err == nil {
-		err = b.measure(a)
-	}
-	if err := errors.Join(err, b.stop()); err != nil {
-		return err
-	}
-	return b.report(a)
+	return inTemporary(c.Dir, func(dir string) error {
+		b := &onboardBench{c: c}
+		err := b.start(a, dir)
+		if err == nil {
+			err = b.measure(a)
+		}
+		if err := errors.Join(err, b.stop()); err != nil {
+			return err
+		}
+		return b.report(a)
+	})
 }
 
 // onboardBench is the nodes and what was measured. Rates are in bytes a second.
@@ -172,28 +167,17 @@ func (b *onboardBench) measure(a *app) error {
 	}
 	_ = bar.Exit()
 	fmt.Fprintln(a.err)
-	if b.c.Profile != "" {
-		return b.profile(a.ctx)
+	if b.c.Profile == "" {
+		return nil
 	}
-	return nil
-}
-
-// profile runs onboards alone under the profiler, after the rounds.
-func (b *onboardBench) profile(ctx context.Context) error {
-	out, err := os.Create(b.c.Profile)
-	if err != nil {
-		return usage("--profile: %w", err)
-	}
-	if err := pprof.StartCPUProfile(out); err != nil {
-		return errors.Join(err, out.Close())
-	}
-	for range profiledOnboards {
-		if _, err = b.onboard(ctx); err != nil {
-			break
+	return profiled(b.c.Profile, func() error { // onboards alone, after the rounds
+		for range profiledOnboards {
+			if _, err := b.onboard(a.ctx); err != nil {
+				return err
+			}
 		}
-	}
-	pprof.StopCPUProfile()
-	return errors.Join(err, out.Close())
+		return nil
+	})
 }
 
 // profiledOnboards is how many onboards a profile is of.

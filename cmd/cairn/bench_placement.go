@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"runtime/pprof"
 	"strconv"
 	"sync"
 	"time"
@@ -57,23 +55,20 @@ func (c *benchPlacementCmd) Run(a *app) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp(c.Dir, "cairn-bench-")
-	if err != nil {
-		return usage("--dir: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	b := &placementBench{c: c, a: a, f: newFigures()}
-	err = b.start(dir)
-	if err == nil {
-		err = b.profiled(b.measure)
-	}
-	if err := errors.Join(err, b.stop()); err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(b.f.results())
-	}
-	return b.f.print(a.out)
+	return inTemporary(c.Dir, func(dir string) error {
+		b := &placementBench{c: c, a: a, f: newFigures()}
+		err := b.start(dir)
+		if err == nil {
+			err = profiled(c.Profile, b.measure)
+		}
+		if err := errors.Join(err, b.stop()); err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(b.f.results())
+		}
+		return b.f.print(a.out)
+	})
 }
 
 // placementBench is what is measured, and what was found.
@@ -121,22 +116,6 @@ func (b *placementBench) snapshots() error {
 	}
 	b.f.add("all nodes have written a first snapshot", "s", "", time.Since(began).Seconds())
 	return nil
-}
-
-func (b *placementBench) profiled(f func() error) error {
-	if b.c.Profile == "" {
-		return f()
-	}
-	out, err := os.Create(b.c.Profile)
-	if err != nil {
-		return usage("--profile: %w", err)
-	}
-	if err := pprof.StartCPUProfile(out); err != nil {
-		return errors.Join(err, out.Close())
-	}
-	err = f()
-	pprof.StopCPUProfile()
-	return errors.Join(err, out.Close())
 }
 
 func (b *placementBench) measure() error {

@@ -53,14 +53,7 @@ func (c *drainCmd) Run(a *app) error {
 	if !(c.Evict >= 0 && c.Evict <= 1) { // also refuses NaN
 		return usage("--evict %v: want 0 to 1", c.Evict)
 	}
-	if len(c.NATS) == 0 {
-		c.NATS = []string{defaultNATS}
-	}
-	cfg := c.config(a, "cairn drain")
-	if err := cfg.Validate(); err != nil {
-		return usageError{err}
-	}
-	conn, err := cluster.Connect(a.ctx, cfg)
+	conn, err := c.dial(a, "cairn drain")
 	if err != nil {
 		return err
 	}

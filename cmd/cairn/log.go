@@ -14,9 +14,6 @@ import (
 	"cairn/wire"
 )
 
-// defaultNATS is asked when none is named: the server that a node embeds.
-const defaultNATS = "nats://127.0.0.1:4222"
-
 type logCmd struct {
 	natsClient
 	Name      string `arg:"" help:"Name of the block."`
@@ -34,14 +31,7 @@ func (c *logCmd) Run(a *app) error {
 	if c.Last < 0 {
 		return usage("--last %d: want 0 or more", c.Last)
 	}
-	if len(c.NATS) == 0 {
-		c.NATS = []string{defaultNATS}
-	}
-	cfg := c.config(a, "cairn log")
-	if err := cfg.Validate(); err != nil {
-		return usageError{err}
-	}
-	conn, err := cluster.Connect(a.ctx, cfg)
+	conn, err := c.dial(a, "cairn log")
 	if err != nil {
 		return err
 	}

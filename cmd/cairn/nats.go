@@ -71,6 +71,21 @@ func (s natsServer) start(a *app, dir string, auth natsClient) (*cluster.Server,
 	return server, err
 }
 
+// defaultNATS is asked when none is named: the server that a node embeds.
+const defaultNATS = "nats://127.0.0.1:4222"
+
+// dial connects a command that starts no server.
+func (c natsClient) dial(a *app, name string) (*cluster.Conn, error) {
+	if len(c.NATS) == 0 {
+		c.NATS = []string{defaultNATS}
+	}
+	cfg := c.config(a, name)
+	if err := cfg.Validate(); err != nil {
+		return nil, usageError{err}
+	}
+	return cluster.Connect(a.ctx, cfg)
+}
+
 func (c natsClient) config(a *app, name string) cluster.ConnConfig {
 	return cluster.ConnConfig{
 		URLs: c.NATS, Name: name, Replicas: c.Replicas, CredsFile: c.NATSCreds, User: c.NATSUser, Password: c.NATSPassword,

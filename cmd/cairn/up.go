@@ -176,6 +176,7 @@ func (u *upCluster) runNode(i int, id string) error {
 	if c.HostEviction != "" {
 		args = append(args, "--host-eviction", c.HostEviction)
 	}
+	args = append(args, c.Cost.args()...) // nodes answer CAIRN.ROUTE as the router does
 	for _, s := range c.Class {
 		args = append(args, "--classes", bytesArg(s))
 	}

@@ -39,6 +39,9 @@ type Config struct {
 	LinkBandwidth float64
 	// Policy is a routing policy and, after a slash, an eviction policy.
 	Policy string
+	// AffinityTolerance is that of cairn-affinity, see router.ScorerConfig; 0 is the
+	// built-in value.
+	AffinityTolerance float64
 	// Seed makes the run repeatable.
 	Seed uint64
 	// Progress is called now and then with the number of requests done.
@@ -86,9 +89,9 @@ func (c Config) Validate() error {
 	if !(c.Load >= 0 && c.Load < 10) {
 		bad("load %g: want a share of the nodes' time, such as 0.8", c.Load)
 	}
-	if _, _, err := parsePolicy(c.Policy); err != nil {
-		errs = append(errs, err)
-	}
+	_, _, policyErr := parsePolicy(c.Policy)
+	_, scorerErr := router.NamedScorer("affinity", router.ScorerConfig{AffinityTolerance: c.AffinityTolerance})
+	errs = append(errs, policyErr, scorerErr)
 	return errors.Join(errs...)
 }
 

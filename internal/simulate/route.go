@@ -121,7 +121,7 @@ func (c *cluster) llmd(r *Request) *node {
 
 // cairn asks the real router, which ranks nodes by the scorer of that name.
 func (c *cluster) cairn(name string) (chooser, error) {
-	scorer, err := router.NamedScorer(name, router.ScorerConfig{})
+	scorer, err := router.NamedScorer(name, router.ScorerConfig{AffinityTolerance: c.cfg.AffinityTolerance})
 	if err != nil {
 		return nil, err
 	}

@@ -193,6 +193,7 @@ func TestIndexFollowsStores(t *testing.T) {
 func TestWrongConfigs(t *testing.T) {
 	w := load(t, []trace.Request{{IDs: []uint64{1}}, {Arrival: time.Second, IDs: []uint64{1}}})
 	for _, c := range []Config{
+		{Capacity: 1, Policy: "cairn-affinity", AffinityTolerance: 1.5},
 		{Policy: "cairn"}, {Capacity: 1, Policy: "best"}, {Capacity: 1, Policy: "belady/lru"}, {Capacity: 1, Policy: "cairn/best"},
 		{Capacity: 1, Policy: "pool", Nodes: -1}, {Capacity: 1, Policy: "pool", Load: -1}, {Capacity: 1, Policy: "pool", FetchCost: math.NaN()},
 		{Capacity: 1, Policy: "pool", BlockTokens: -1},
