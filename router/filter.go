@@ -2,7 +2,6 @@ package router
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -63,10 +62,4 @@ func (q *Request) fits(labels map[string]string) bool {
 		}
 	}
 	return true
-}
-
-// same tells whether two descriptions of a node are alike.
-func (n *NodeInfo) same(o *NodeInfo) bool {
-	return n.ID == o.ID && n.Incarnation == o.Incarnation && n.Addr == o.Addr && n.Draining == o.Draining &&
-		n.PrefillTokensPerSecond == o.PrefillTokensPerSecond && n.Layout == o.Layout && maps.Equal(n.Labels, o.Labels)
 }

@@ -1,12 +1,6 @@
 package router
 
-import (
-	"math/bits"
-	"slices"
-	"sync/atomic"
-
-	"cairn/block"
-)
+import "cairn/block"
 
 // A lane is one holder of a block: the node's slot number, 12 bits, and its
 // tiers, 3 bits, never empty. A lane of zero is no holder.
@@ -73,56 +67,6 @@ func packInline(lanes []lane) uint64 {
 		word = word<<laneBits | uint64(lanes[i])
 	}
 	return word
-}
-
-// arenaLanes appends the holders of a set. It reports false when the word and
-// the arena do not fit together, which a reader sees when it races with a writer.
-func arenaLanes(dst []lane, arena []uint64, word uint64) ([]lane, bool) {
-	class, at := setClass(word), setOffset(word)
-	if class >= classes || at+setWords(class) > len(arena) {
-		return dst, false
-	}
-	n := int(atomic.LoadUint64(&arena[at]))
-	if n > setLanes(class) {
-		return dst, false
-	}
-	// Whole words are unpacked and what is too much is cut off.
-	begin := len(dst)
-	dst = slices.Grow(dst, n+3)[:begin+(n+3)/4*4]
-	out := dst[begin:]
-	for i := 0; i+3 < len(out); i += 4 {
-		four := atomic.LoadUint64(&arena[at+1+i/4])
-		out[i], out[i+1], out[i+2], out[i+3] = lane(four), lane(four>>16), lane(four>>32), lane(four>>48)
-	}
-	return dst[:begin+n], true
-}
-
-// allocator hands out sets of an arena. The writer's lock guards it.
-type allocator struct {
-	next int          // words below are in use or on a free list
-	free [classes]int // offset+1 of the first free set; its first word holds the next
-	used int          // words in use by sets
-}
-
-// classFor is the smallest class with room for n lanes.
-func classFor(n int) int {
-	return bits.Len(uint((n - 1) / classLanes))
-}
-
-// storeSet writes lanes into the set at offset.
-func storeSet(arena []uint64, offset int, lanes []lane) {
-	atomic.StoreUint64(&arena[offset], uint64(len(lanes)))
-	for i := 0; i < len(lanes); i += 4 {
-		atomic.StoreUint64(&arena[offset+1+i/4], packWord(lanes[i:]))
-	}
-}
-
-// packWord is the word of up to four lanes, of which more may follow.
-func packWord(lanes []lane) (four uint64) {
-	for j := min(4, len(lanes)) - 1; j >= 0; j-- {
-		four = four<<16 | uint64(lanes[j])
-	}
-	return four
 }
 
 // withTier is lanes with or without one tier of one node. It works in place, and

@@ -1,8 +1,8 @@
 package router
 
 import (
-	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -217,100 +217,8 @@ func (ix *Index) publish(n *node) {
 	ix.view.Store(v)
 }
 
-// Position is the incarnation in which a node is known and the number of the
-// last change applied; ok is false for a node that is unknown or gone.
-func (ix *Index) Position(id string) (incarnation, position uint64, ok bool) {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	n := ix.nodes[id]
-	if n == nil || n.gone {
-		return 0, 0, false
-	}
-	return n.incarnation, n.position, true
-}
-
-// Await returns nil when the index has applied the node's change number
-// position in that incarnation, and at once when there is nothing to wait for:
-// the node is unknown or gone, or runs in a newer incarnation. Otherwise it
-// returns ctx's error when ctx ends.
-func (ix *Index) Await(ctx context.Context, id string, incarnation, position uint64) error {
-	for {
-		wait := ix.waitFor(id, incarnation, position)
-		if wait == nil {
-			return nil
-		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// waitFor is nil when Await is over, else closed at the node's next change.
-func (ix *Index) waitFor(id string, incarnation, position uint64) <-chan struct{} {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	n := ix.nodes[id]
-	if n == nil || n.gone || n.incarnation > incarnation || n.incarnation == incarnation && n.position >= position {
-		return nil
-	}
-	if n.changed == nil {
-		n.changed = make(chan struct{})
-	}
-	return n.changed
-}
-
-// wake lets everyone who waits for the node look again. Index.mu is held.
-func (n *node) wake() {
-	if n.changed != nil {
-		close(n.changed)
-		n.changed = nil
-	}
-}
-
-// sweeper takes the entries of dead slots out of the table, one shard at a time.
-type sweeper struct {
-	gone  []bool // slots of this round; nil between rounds
-	limit uint64 // of depth, when the round began
-	shard int    // the next one
-}
-
-// Sweep takes the entries of departed nodes out of one part in 256 of the table,
-// and tells whether there is more to do. Apply does as much on each call, so
-// only the owner of an index without events needs to call it.
-func (ix *Index) Sweep() (more bool) {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	ix.sweepOne()
-	return ix.slots.deadCount > 0 || ix.memory.swept != ix.memory.limit.Load()
-}
-
-// sweepOne sweeps one shard if there is something to sweep. Index.mu is held.
-func (ix *Index) sweepOne() {
-	p, s := &ix.slots, &ix.sweeping
-	if s.gone == nil {
-		limit := ix.memory.limit.Load()
-		if p.deadCount == 0 && ix.memory.swept == limit {
-			return
-		}
-		s.gone, s.limit, s.shard = slices.Clone(p.dead), limit, 0
-	}
-	// Slots made since the round began are not in it.
-	for len(s.gone) < p.made {
-		s.gone = append(s.gone, false)
-	}
-	ix.shards[s.shard].sweep(s.gone, ix.buf)
-	if s.shard++; s.shard < shards {
-		return
-	}
-	for slot, gone := range s.gone {
-		if gone {
-			p.dead[slot] = false
-			p.deadCount--
-			p.free = append(p.free, slot)
-		}
-	}
-	s.gone = nil
-	ix.memory.swept = s.limit
+// same tells whether two descriptions of a node are alike.
+func (n *NodeInfo) same(o *NodeInfo) bool {
+	return n.ID == o.ID && n.Incarnation == o.Incarnation && n.Addr == o.Addr && n.Draining == o.Draining &&
+		n.PrefillTokensPerSecond == o.PrefillTokensPerSecond && n.Layout == o.Layout && maps.Equal(n.Labels, o.Labels)
 }
