@@ -24,7 +24,7 @@ coherency/protocol: block coherency coherency/ledger internal/mutant
 router:            block sequence
 tier:              block
 tier/tiertest:     block tier
-vram:              block tier
+vram:              block eviction tier
 vram/devicetest:   block tier vram
 vram/emulated:     block tier vram
 eviction:          block tier

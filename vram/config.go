@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"cairn/block"
+	"cairn/eviction"
 )
 
 // Defaults of [Config].
@@ -58,6 +59,11 @@ type Config struct {
 	// Streams is the number of streams a direction; 0 is DefaultStreams, at most
 	// MaxStreams.
 	Streams int
+	// Eviction says which object goes when room is needed, as a policy of package
+	// eviction; empty is eviction.KindLRU.
+	Eviction string
+	// Seed makes what is random in that repeatable.
+	Seed uint64
 }
 
 // withDefaults fills in everything but Capacity and RunSize, which depend on
@@ -71,6 +77,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Streams == 0 {
 		c.Streams = DefaultStreams
+	}
+	if c.Eviction == "" {
+		c.Eviction = eviction.KindLRU
 	}
 	return c
 }
@@ -106,6 +115,9 @@ func (c Config) Validate() error {
 	}
 	if c.RunSize != 0 && (c.RunSize < largest || c.RunSize%SlotAlignment != 0) {
 		bad("run size of %d bytes: want a multiple of %d, at least the largest class, %d bytes", c.RunSize, SlotAlignment, largest)
+	}
+	if c.Eviction != eviction.KindLRU && c.Eviction != eviction.KindHazard {
+		bad("eviction %q: want %s or %s", c.Eviction, eviction.KindLRU, eviction.KindHazard)
 	}
 	if c.Streams < 1 || c.Streams > MaxStreams {
 		bad("%d streams: want 1 to %d", c.Streams, MaxStreams)

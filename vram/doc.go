@@ -12,8 +12,8 @@
 //
 // # The life of a slot
 //
-// A slot is free, filling, live or dying. Put takes a free one, or evicts the
-// least recently used object of the class, and queues the copy on a stream with
+// A slot is free, filling, live or dying. Put takes a free one, or evicts an
+// object of the class, and queues the copy on a stream with
 // an event behind it. Only when the event has completed without an error does
 // the slot become live, which is when anyone can find it; otherwise it is free
 // again. A Get or a [DeviceView] holds its slot until the copy out, or the
@@ -26,9 +26,9 @@
 //
 // # Eviction
 //
-// The least recently used object of a class goes first, leaves before parents: a
-// node says to the cluster which prefixes it holds, and a prefix without its
-// beginning is of no use. A run of another class is taken over as a whole when
+// Which object of a class goes first, a policy of [cairn/eviction] says: by use, or by what
+// it is worth; leaves before parents, since a node says to the cluster which prefixes it
+// holds, and a prefix without its beginning is of no use. A run of another class is taken over as a whole when
 // its objects are on average older than the object that would have to go, or
 // when the class has nothing to evict. The bookkeeping holds no pointer per
 // block, so the garbage collector does not look at it.

@@ -7,7 +7,7 @@ import (
 
 // makeRoom sees to it that the class has a free slot: one that is there, a free
 // run, a run of another class that is of less use than what would have to go
-// here, or the least recently used object of the class.
+// here, or an object of the class, by its policy.
 func (s *slab) makeRoom(c int) (evicted []block.Key, err error) {
 	cl := &s.classes[c]
 	if cl.roomy.newest != noRef || s.takeFreeRun(c) {
@@ -44,55 +44,28 @@ func (s *slab) takeFreeRun(c int) bool {
 	return true
 }
 
-// evict drops the object. A parent that lost its last child by that, and was
-// passed over for its sake although it is older than all the rest, is next: a
-// sequence goes from its end to its beginning, at one step a block.
+// evict drops the object to make room.
 func (s *slab) evict(r ref) {
-	parent := s.slot(r).d.Parent
-	s.drop(r)
+	s.remove(r, true)
 	s.stats.Evictions++
-	if parent.IsZero() || s.children[parent] > 0 {
-		return
-	}
-	p, sl := s.find(parent)
-	if sl == nil || !sl.idle() {
-		return
-	}
-	if idle := &s.classes[s.runs[p.run()].class].idle; sl.used < s.slot(idle.oldest).used {
-		idle.remove(p)
-		idle.pushOldest(p)
-	}
 }
 
-const (
-	// mostSteps bounds how many parents are passed over in one search for a leaf:
-	// more than the blocks of any sequence.
-	mostSteps = 1 << 16
-	// stepsEarned is by how much one eviction raises the number of steps that
-	// the searches of a class may take: the mean cost of an eviction stays
-	// small even where no leaf can be found.
-	stepsEarned = 16
-)
-
-// victim is the object of the class that should go: the least recently used
-// without children. Parents that are found on the way go to the other end of the
-// order, with the time of their use unchanged. Where leaves are pinned or in
-// other classes, the oldest parent goes.
+// victim is the object of the class that should go.
 func (s *slab) victim(c int) ref {
-	cl := &s.classes[c]
-	cl.steps = min(cl.steps+stepsEarned, mostSteps)
-	for first := cl.idle.oldest; cl.steps > 0; cl.steps-- {
-		r := cl.idle.oldest
-		if r == noRef || s.children[s.slot(r).d.Key] == 0 {
-			return r
-		}
-		cl.idle.remove(r)
-		cl.idle.push(r)
-		if cl.idle.oldest == first {
-			break // all were passed over, and are in order again
-		}
+	if id, ok := s.policy.Victim(c, s.now()); ok {
+		return s.refs[id]
 	}
-	return cl.idle.oldest
+	return noRef
+}
+
+// age is how long ago the oldest object of the class was used: the victim, where the
+// policy goes by that, and else twice the mean.
+func (s *slab) age(c int, victim ref) float64 {
+	if s.byUse {
+		return float64(s.clock - s.slot(victim).used)
+	}
+	cl := &s.classes[c]
+	return 2 * (float64(s.clock) - float64(cl.used)/float64(cl.idle))
 }
 
 // staleRun is the run of another class that should go rather than the victim, or
@@ -103,7 +76,7 @@ func (s *slab) victim(c int) ref {
 func (s *slab) staleRun(c int, victim ref) int {
 	limit, best := float64(-1), -1
 	if victim != noRef {
-		limit = float64(s.clock - s.slot(victim).used)
+		limit = s.age(c, victim)
 	}
 	for i := range s.runs {
 		ru := &s.runs[i]

@@ -122,6 +122,13 @@ func (p *Pool) UnpinExact(key block.Key, object uint64) {
 	}
 }
 
+// Advise implements [tier.Advised].
+func (p *Pool) Advise(ask func(block.Key) tier.Hint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slab.ask = ask
+}
+
 // Stats implements [tier.Store]. Pinned counts what is pinned, viewed or being
 // copied out; Used includes slots that are being filled.
 func (p *Pool) Stats() tier.Stats {

@@ -1,7 +1,7 @@
 package vram
 
 // ref names a slot (run in the upper half, place in the run in the lower) or,
-// in lists of runs, a run.
+// in lists, a run.
 type ref uint64
 
 const noRef = ^ref(0)
@@ -32,17 +32,6 @@ func (o *order) push(r ref) {
 		o.at(o.newest).newer = r
 	}
 	o.newest = r
-}
-
-// pushOldest makes r, which is not in the list, its oldest member.
-func (o *order) pushOldest(r ref) {
-	*o.at(r) = links{newer: o.oldest, older: noRef}
-	if o.oldest == noRef {
-		o.newest = r
-	} else {
-		o.at(o.oldest).older = r
-	}
-	o.oldest = r
 }
 
 // remove takes the member r out.

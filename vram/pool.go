@@ -35,7 +35,10 @@ type Pool struct {
 	errs   int64
 }
 
-var _ tier.Pinner = (*Pool)(nil)
+var (
+	_ tier.Pinner  = (*Pool)(nil)
+	_ tier.Advised = (*Pool)(nil)
+)
 
 // Open takes the arena of a pool from dev, which stays the caller's and must be
 // closed after the pool. ErrOutOfMemory says that Capacity is not to be had.
@@ -55,10 +58,11 @@ func Open(dev Device, cfg Config) (*Pool, error) {
 		return nil, fmt.Errorf("vram: allocate %d bytes on %s, which has %d of %d free (lower Capacity or Fraction): %w",
 			cfg.Capacity, dev.Name(), free, total, err)
 	}
-	p := &Pool{
-		dev: dev, arena: arena, largest: slices.Max(cfg.Classes),
-		slab: newSlab(cfg.Capacity, cfg.RunSize, slices.Sorted(slices.Values(cfg.Classes))),
+	slab, err := newSlab(cfg.Capacity, cfg.RunSize, slices.Sorted(slices.Values(cfg.Classes)), cfg.Eviction, cfg.Seed)
+	if err != nil {
+		return nil, errors.Join(err, dev.Free(arena))
 	}
+	p := &Pool{dev: dev, arena: arena, largest: slices.Max(cfg.Classes), slab: slab}
 	p.quiet.L = &p.mu
 	for _, l := range []*lanes{&p.in, &p.out} {
 		if err := l.open(dev, cfg.Streams); err != nil {

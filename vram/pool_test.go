@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"cairn/block"
+	"cairn/eviction"
 	"cairn/tier"
 	"cairn/tier/tiertest"
 	"cairn/vram"
@@ -46,6 +47,7 @@ func TestConformance(t *testing.T) {
 		"one class":     {Classes: []int{64 * kib}},
 		"three classes": {Classes: []int{256 * kib, 16 * kib, 64 * kib}},
 		"one stream":    {Classes: []int{16 * kib, 128 * kib}, Streams: 1},
+		"by value":      {Classes: []int{16 * kib, 64 * kib}, Eviction: eviction.KindHazard},
 	} {
 		t.Run(name, func(t *testing.T) {
 			suite := tiertest.Config{MaxObject: slices.Max(cfg.Classes)}
@@ -66,7 +68,7 @@ func object(i, n int) (block.Descriptor, []byte) {
 	return block.Describe(key(i), block.Key{}, p), p
 }
 
-func key(i int) block.Key { return block.Key{3: byte(i >> 16), 4: byte(i >> 8), 5: byte(i), 15: 1} }
+func key(i int) block.Key { return block.Key{byte(i >> 16), byte(i >> 8), byte(i), 15: 1} }
 
 func put(t testing.TB, p *vram.Pool, i, n int) []block.Key {
 	t.Helper()
@@ -210,6 +212,22 @@ func TestUsedParentStays(t *testing.T) {
 		if _, err := p.Get(context.Background(), key(1), make([]byte, 100)); err != nil {
 			t.Fatal(err)
 		}
+		if evicted := put(t, p, 10+i, 100); len(evicted) != 1 || evicted[0] != key(want) {
+			t.Errorf("Put %d evicted %v, want object %d", i, evicted, want)
+		}
+	}
+}
+
+// TestHintsDecide: of objects used nearly as long ago one that has a copy goes, and one
+// that is needed stays.
+func TestHintsDecide(t *testing.T) {
+	p := open(t, vram.Config{Capacity: 4 * 64 * kib, Classes: []int{64 * kib}}, nil)
+	said := map[block.Key]tier.Hint{key(0): tier.Needed, key(2): tier.Copied}
+	p.Advise(func(k block.Key) tier.Hint { return said[k] })
+	for i := range 4 {
+		put(t, p, i, 100)
+	}
+	for i, want := range []int{2, 1, 3} {
 		if evicted := put(t, p, 10+i, 100); len(evicted) != 1 || evicted[0] != key(want) {
 			t.Errorf("Put %d evicted %v, want object %d", i, evicted, want)
 		}

@@ -1,7 +1,10 @@
 package vram
 
 import (
+	"time"
+
 	"cairn/block"
+	"cairn/eviction"
 	"cairn/tier"
 )
 
@@ -17,9 +20,9 @@ const (
 
 // slot is the host's record of one slot. It holds no pointers.
 type slot struct {
-	links // in its class's order while it is live and idle
 	d     block.Descriptor
 	used  uint64 // value of slab.clock at the last use
+	id    uint32 // in the policy, while it is live
 	birth uint64 // value of slab.births when it became live
 	pins  int32  // by Pin
 	holds int32  // copies under way and views
@@ -43,13 +46,13 @@ type run struct {
 // class is one size of slots.
 type class struct {
 	size  int64
-	idle  order // slots that may be evicted, by use
 	roomy order // runs of the class with a free slot
 	// patience is how many more objects are evicted before the runs of other
 	// classes are looked at again.
 	patience int
-	// steps is how many parents may be passed over in search of a leaf.
-	steps int
+	// idle is the number of slots that may be evicted, used the sum of their slot.used.
+	idle int
+	used uint64
 }
 
 // slab is the bookkeeping of the arena: which slot is where, holds what, and goes
@@ -60,19 +63,31 @@ type slab struct {
 	runSize  int64
 	freeRuns []int
 	index    map[block.Key]ref
-	children map[block.Key]int32 // live objects by their parent
 	clock    uint64
 	births   uint64 // objects published so far
 	stats    tier.Stats
+
+	// policy chooses who goes. It knows live objects by ids, each class as a group.
+	policy  eviction.Policy
+	byUse   bool // the policy goes by time of use alone
+	refs    []ref
+	freeIDs []uint32
+	start   time.Time
+	ask     func(block.Key) tier.Hint // nil until somebody advises
 }
 
 // newSlab divides capacity bytes into runs; sizes are sorted.
-func newSlab(capacity, runSize int64, sizes []int) *slab {
+func newSlab(capacity, runSize int64, sizes []int, policy string, seed uint64) (*slab, error) {
 	s := &slab{
-		runs:     make([]run, capacity/runSize),
-		runSize:  runSize,
-		index:    map[block.Key]ref{},
-		children: map[block.Key]int32{},
+		runs:    make([]run, capacity/runSize),
+		runSize: runSize,
+		index:   map[block.Key]ref{},
+		byUse:   policy == eviction.KindLRU,
+		start:   time.Now(),
+	}
+	var err error
+	if s.policy, err = eviction.New(policy, eviction.Config{Seed: seed, Hint: s.hint}); err != nil {
+		return nil, err
 	}
 	s.stats.Capacity = capacity
 	for i := len(s.runs) - 1; i >= 0; i-- {
@@ -81,12 +96,45 @@ func newSlab(capacity, runSize int64, sizes []int) *slab {
 	for _, size := range sizes {
 		s.classes = append(s.classes, class{
 			size:  int64(size),
-			steps: mostSteps,
-			idle:  newOrder(func(r ref) *links { return &s.slot(r).links }),
 			roomy: newOrder(func(r ref) *links { return &s.runs[r].byRoom }),
 		})
 	}
-	return s
+	return s, nil
+}
+
+// hint asks the owner of the pool about an object.
+func (s *slab) hint(id uint32) tier.Hint {
+	if s.ask == nil {
+		return 0
+	}
+	return s.ask(s.slot(s.refs[id]).d.Key)
+}
+
+func (s *slab) now() time.Duration { return time.Since(s.start) }
+
+// enter makes the policy know a live object. leave undoes it; evicted says that the object
+// went to make room.
+func (s *slab) enter(r ref) {
+	sl := s.slot(r)
+	if last := len(s.freeIDs) - 1; last >= 0 {
+		sl.id, s.freeIDs = s.freeIDs[last], s.freeIDs[:last]
+	} else {
+		sl.id = uint32(len(s.refs))
+		s.refs = append(s.refs, noRef)
+	}
+	s.refs[sl.id] = r
+	s.policy.Insert(sl.id, eviction.Block{Key: sl.d.Key, Parent: sl.d.Parent, Group: s.runs[r.run()].class}, s.now())
+}
+
+func (s *slab) leave(r ref, evicted bool) {
+	id := s.slot(r).id
+	if evicted {
+		s.policy.Evict(id, s.now())
+	} else {
+		s.policy.Remove(id)
+	}
+	s.refs[id] = noRef
+	s.freeIDs = append(s.freeIDs, id)
 }
 
 func (s *slab) slot(r ref) *slot { return &s.runs[r.run()].slots[r.place()] }
@@ -197,12 +245,10 @@ func (s *slab) publish(r ref, d block.Descriptor) {
 	s.births++
 	sl.d, sl.state, sl.birth = d, live, s.births
 	s.index[d.Key] = r
-	if !d.Parent.IsZero() {
-		s.children[d.Parent]++
-	}
 	s.stats.Objects++
 	s.stats.Bytes += int64(d.Length)
 	s.stats.Puts++
+	s.enter(r)
 	s.rest(r)
 }
 
@@ -212,36 +258,44 @@ func (s *slab) discard(r ref) {
 	s.vacate(r)
 }
 
-// rest lets an object that just became idle be evicted, as the newest.
+// rest lets an object that just became idle be evicted.
 func (s *slab) rest(r ref) {
 	ru := &s.runs[r.run()]
+	cl := &s.classes[ru.class]
 	s.clock++
 	s.slot(r).used = s.clock
 	ru.used += s.clock
 	ru.busy--
-	s.classes[ru.class].idle.push(r)
+	cl.idle++
+	cl.used += s.clock
+	s.policy.Unpark(s.slot(r).id)
 }
 
-// unrest takes an idle object out of the order in which objects are evicted.
+// unrest undoes rest, except that the policy does not know.
 func (s *slab) unrest(r ref) {
 	ru := &s.runs[r.run()]
+	cl := &s.classes[ru.class]
 	ru.used -= s.slot(r).used
 	ru.busy++
-	s.classes[ru.class].idle.remove(r)
+	cl.idle--
+	cl.used -= s.slot(r).used
 }
 
 // rouse protects an idle object from eviction.
 func (s *slab) rouse(r ref) {
 	s.unrest(r)
 	s.stats.Pinned++
+	s.policy.Park(s.slot(r).id)
 }
 
-// hold keeps the slot's bytes in place until release.
+// hold keeps the slot's bytes in place until release, as a use of them.
 func (s *slab) hold(r ref) {
 	sl := s.slot(r)
 	if sl.idle() {
 		s.rouse(r)
 	}
+	s.policy.Touch(sl.id, s.now())
+	s.policy.Park(sl.id) // Touch has ended that
 	sl.holds++
 }
 
@@ -280,14 +334,13 @@ func (s *slab) unpin(r ref) {
 
 // drop takes a live object out of the index, pinned or not. Its slot is free now
 // or when the last hold ends.
-func (s *slab) drop(r ref) {
+func (s *slab) drop(r ref) { s.remove(r, false) }
+
+// remove is drop, of which the policy learns whether it was to make room.
+func (s *slab) remove(r ref, evicted bool) {
 	sl := s.slot(r)
 	delete(s.index, sl.d.Key)
-	if parent := sl.d.Parent; !parent.IsZero() {
-		if s.children[parent]--; s.children[parent] == 0 {
-			delete(s.children, parent)
-		}
-	}
+	s.leave(r, evicted)
 	s.stats.Objects--
 	s.stats.Bytes -= int64(sl.d.Length)
 	if sl.idle() {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"cairn/block"
+	"cairn/eviction"
 )
 
 // check recomputes everything that a slab keeps count of.
@@ -12,10 +13,10 @@ func (s *slab) check(t *testing.T) {
 	t.Helper()
 	var used, size, objects, pinned int64
 	empty := 0
-	idle := make([]map[ref]bool, len(s.classes))
+	idle, stamped := make([]int, len(s.classes)), make([]uint64, len(s.classes))
 	roomy := make([]map[ref]bool, len(s.classes))
 	for c := range s.classes {
-		idle[c], roomy[c] = members(t, &s.classes[c].idle), members(t, &s.classes[c].roomy)
+		roomy[c] = members(t, &s.classes[c].roomy)
 	}
 	for i := range s.runs {
 		ru := &s.runs[i]
@@ -34,11 +35,13 @@ func (s *slab) check(t *testing.T) {
 			evictable := sl.state == live && sl.idle()
 			if evictable {
 				stamps += sl.used
+				idle[ru.class]++
+				stamped[ru.class] += sl.used
 			} else {
 				busy++
 			}
-			if idle[ru.class][r] != evictable {
-				t.Fatalf("slot %#x, state %d: in the order of eviction: %v", r, sl.state, !evictable)
+			if sl.state == live && s.refs[sl.id] != r {
+				t.Fatalf("slot %#x is not what the policy knows as %d", r, sl.id)
 			}
 			if sl.state == live {
 				objects++
@@ -50,7 +53,6 @@ func (s *slab) check(t *testing.T) {
 					t.Fatalf("slot %#x is not what the index has for its key", r)
 				}
 			}
-			delete(idle[ru.class], r)
 		}
 		if taken != ru.taken || busy != ru.busy || stamps != ru.used || len(ru.vacant) != len(ru.slots)-taken {
 			t.Fatalf("run %d counts %d taken, %d busy, %d vacant of %d, stamps %d; there are %d, %d, stamps %d",
@@ -61,15 +63,18 @@ func (s *slab) check(t *testing.T) {
 		}
 	}
 	for c := range s.classes {
-		if len(idle[c]) != 0 {
-			t.Fatalf("the order of class %d has slots that are not there: %v", c, idle[c])
+		if cl := &s.classes[c]; cl.idle != idle[c] || cl.used != stamped[c] {
+			t.Fatalf("class %d counts %d idle slots with stamps %d; there are %d with %d", c, cl.idle, cl.used, idle[c], stamped[c])
+		}
+		if id, ok := s.policy.Victim(c, s.now()); ok != (idle[c] > 0) || ok && !s.slot(s.refs[id]).idle() {
+			t.Fatalf("the victim of class %d with %d idle slots is %d, %v", c, idle[c], id, ok)
 		}
 	}
 	if empty != len(s.freeRuns) {
 		t.Fatalf("%d runs are empty, %d in stock", empty, len(s.freeRuns))
 	}
 	st := s.stats
-	if st.Used != used || st.Bytes != size || st.Objects != objects || st.Pinned != pinned || int(objects) != len(s.index) {
+	if st.Used != used || st.Bytes != size || st.Objects != objects || st.Pinned != pinned || int(objects) != len(s.index) || int(objects) != s.policy.Len() || len(s.refs)-len(s.freeIDs) != s.policy.Len() {
 		t.Fatalf("Stats %+v; there are %d used, %d bytes, %d objects, %d pinned, %d in the index", st, used, size, objects, pinned, len(s.index))
 	}
 }
@@ -93,12 +98,27 @@ func members(t *testing.T, o *order) map[ref]bool {
 
 // TestSlabAccounts runs random operations and recounts after each.
 func TestSlabAccounts(t *testing.T) {
+	for _, policy := range []string{eviction.KindLRU, eviction.KindHazard} {
+		t.Run(policy, func(t *testing.T) { testSlabAccounts(t, policy) })
+	}
+}
+
+func mustSlab(t *testing.T, capacity, runSize int64, sizes []int, policy string) *slab {
+	t.Helper()
+	s, err := newSlab(capacity, runSize, sizes, policy, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func testSlabAccounts(t *testing.T, policy string) {
 	seed := rand.Uint64()
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
 	const kib, objects = 1 << 10, 120
-	s := newSlab(8*64*kib, 64*kib, []int{4 * kib, 12 * kib, 64 * kib})
-	key := func(i int) block.Key { return block.Key{3: byte(i), 4: 1} }
+	s := mustSlab(t, 8*64*kib, 64*kib, []int{4 * kib, 12 * kib, 64 * kib}, policy)
+	key := func(i int) block.Key { return block.Key{2: byte(i), 3: byte(i), 4: 1} }
 	var filling, held []ref
 	pop := func(list *[]ref) (ref, bool) {
 		if len(*list) == 0 {
@@ -152,7 +172,7 @@ func TestSlabAccounts(t *testing.T) {
 // inside its run.
 func TestSlotsDoNotOverlap(t *testing.T) {
 	const kib, run = 1 << 10, 100 * 1 << 10
-	s := newSlab(3*run, run, []int{4 * kib, 12 * kib, 64 * kib})
+	s := mustSlab(t, 3*run, run, []int{4 * kib, 12 * kib, 64 * kib}, eviction.KindLRU)
 	for c, size := range []int64{4 * kib, 12 * kib, 64 * kib} {
 		taken := map[int64]bool{}
 		var refs []ref
