@@ -126,3 +126,72 @@ func TestRoutersThatObserveEachOther(t *testing.T) {
 		}
 	}
 }
+
+// queueOf is what the router believes of a node.
+func queueOf(t *testing.T, r *Router, node string, now time.Time) int {
+	t.Helper()
+	d := route(t, r, Request{Tokens: 1, Only: []string{node}, DryRun: true}, now)
+	return d.Candidates[0].QueueTokens
+}
+
+func TestQueueEstimate(t *testing.T) {
+	ix := newIndex(t, Exact, 1)
+	r := newRouter(t, ix, round)
+	send := func(id string, tokens int, now time.Time) { route(t, r, Request{ID: id, Tokens: tokens}, now) }
+	check := func(what string, now time.Time, want int) {
+		t.Helper()
+		if got := queueOf(t, r, "node-0", now); got != want {
+			t.Errorf("%s: %d tokens, want %d", what, got, want)
+		}
+	}
+	check("at first", at(0), 0)
+	send("", 3000, at(0))
+	check("routed without an id", at(0), 3000)
+	check("it drains at the prefill rate", at(1), 2000)
+	check("to nothing", at(9), 0)
+	send("a", 500, at(10))
+	send("b", 700, at(11))
+	check("requests with an id stay", at(12), 1200)
+	r.Done("a")
+	check("until they are done", at(12), 700)
+	r.Done("a")
+	r.Done("unknown")
+	check("once", at(12), 700)
+	send("b", 900, at(12))
+	check("routing again replaces", at(12), 900)
+	send("c", 100, at(14))
+	if err := r.SetLoad("node-0", 5000, at(13)); err != nil {
+		t.Fatal(err)
+	}
+	check("a report covers what was routed before it", at(13), 5100)
+	check("and drains", at(15), 3100)
+	r.Done("b")
+	check("what it covers is not taken off again", at(15), 3100)
+	if err := r.SetLoad("node-0", 9999, at(12)); err != nil {
+		t.Fatal(err)
+	}
+	check("an older report is ignored", at(15), 3100)
+	check("a request never reported done", at(14+DefaultRoutedTTL), 100)
+	check("expires", at(14.1+DefaultRoutedTTL), 0)
+	for _, err := range []error{r.SetLoad("", 1, at(0)), r.SetLoad("node-0", -1, at(0))} {
+		if !errors.Is(err, ErrNode) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestLoadOfDepartedNodesIsForgotten(t *testing.T) {
+	ix := newIndex(t, Exact, 1)
+	r := newRouter(t, ix, round)
+	for i := 1; i < 200; i++ {
+		if err := ix.SetNode(NodeInfo{ID: nodeName(i), Incarnation: 1}); err != nil {
+			t.Fatal(err)
+		}
+		route(t, r, Request{ID: nodeName(i), Tokens: 10, Only: []string{nodeName(i)}}, at(0))
+		ix.RemoveNode(nodeName(i), 1)
+	}
+	route(t, r, Request{Tokens: 1}, at(0))
+	if len(r.loads) > 20 || len(r.open) > 20 {
+		t.Errorf("%d loads and %d requests of nodes that are gone", len(r.loads), len(r.open))
+	}
+}
