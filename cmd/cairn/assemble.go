@@ -136,7 +136,7 @@ func (r *runningNode) openTiers(c nodeCmd) (tiers node.Tiers, storeID string, er
 		storeID = id
 	}
 	host, err := hostcache.Open(hostcache.Config{
-		Capacity: int64(c.Host), Classes: classes, Prefault: c.Prefault, Eviction: c.HostEviction, Logger: r.a.log,
+		Capacity: int64(c.Host), Classes: classes, Prefault: c.Prefault, Eviction: c.Eviction, Logger: r.a.log,
 	})
 	if err != nil {
 		return tiers, "", usage("--host: %w", err)
@@ -150,7 +150,7 @@ func (r *runningNode) openTiers(c nodeCmd) (tiers node.Tiers, storeID string, er
 			return tiers, "", usageError{err}
 		}
 		r.defers(dev.Close)
-		pool, err := vram.Open(dev, vram.Config{Capacity: memory, Classes: deviceClasses(classes, int(memory))})
+		pool, err := vram.Open(dev, vram.Config{Capacity: memory, Classes: deviceClasses(classes, int(memory)), Eviction: c.Eviction})
 		if err != nil {
 			return tiers, "", usage("--vram: %w", err)
 		}

@@ -35,7 +35,7 @@ type nodeCmd struct {
 	Segment  size   `help:"Size of a segment on disk; 0 fits it to --disk, at most 256MiB." default:"0"`
 	Prefault bool   `help:"Touch host memory at the start rather than at first use."`
 
-	HostEviction string `help:"Which block leaves host memory for another: ${enum}; lru is the one used longest ago, hazard the one worth least by what the node has learned." enum:"lru,hazard" default:"lru"`
+	Eviction string `help:"Which block leaves host or GPU memory for another, leaves of sequences first: ${enum}; lru is the one used longest ago, hazard the one worth least by what the node has learned." enum:"lru,hazard" default:"lru"`
 
 	MaxBlock         size          `help:"Largest block." default:"128MiB" group:"limits"`
 	MaxConnections   int           `help:"Most connections of clients and peers." default:"10000" group:"limits"`

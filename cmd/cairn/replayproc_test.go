@@ -63,7 +63,7 @@ func TestReplayProcesses(t *testing.T) {
 
 func testReplayProcesses(t *testing.T, eviction string) {
 	const limit = 150
-	s := startSystem(t, systemConfig{nodes: 3, flags: smallNode("--disk", "512MiB", "--segment", "16MiB", "--host-eviction", eviction)})
+	s := startSystem(t, systemConfig{nodes: 3, flags: smallNode("--disk", "512MiB", "--segment", "16MiB", "--eviction", eviction)})
 	r := s.router()
 	r.ready(patience)
 	r.awaitMembers(3)

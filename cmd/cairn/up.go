@@ -18,17 +18,17 @@ import (
 // upCmd is a cluster on one machine: NATS and the router in this process, each
 // node in a process of its own, so that one can be killed and seen to return.
 type upCmd struct {
-	Nodes        int           `help:"Number of nodes." default:"3"`
-	Data         string        `help:"Directory of all data." default:"cairn-data" type:"path"`
-	Port         int           `help:"Data port of the first node; the others follow. 0 takes free ones." default:"7070"`
-	Router       string        `help:"Address of the router's HTTP interface and status page." default:"127.0.0.1:7080"`
-	Lease        time.Duration `help:"How long a node stays a member without a sign of life." default:"5s"`
-	Host         size          `help:"Host memory of each node." default:"1GiB"`
-	HostEviction string        `help:"Which block leaves host memory for another: ${enum}." enum:"lru,hazard" default:"lru"`
-	Disk         size          `help:"Disk of each node." default:"8GiB"`
-	VRAM         size          `name:"vram" help:"GPU memory of each node, emulated in host memory." default:"256MiB"`
-	Class        []size        `name:"classes" help:"Sizes of slots; see cairn node." placeholder:"SIZE"`
-	Cost         costFlags     `embed:"" group:"cost"`
+	Nodes    int           `help:"Number of nodes." default:"3"`
+	Data     string        `help:"Directory of all data." default:"cairn-data" type:"path"`
+	Port     int           `help:"Data port of the first node; the others follow. 0 takes free ones." default:"7070"`
+	Router   string        `help:"Address of the router's HTTP interface and status page." default:"127.0.0.1:7080"`
+	Lease    time.Duration `help:"How long a node stays a member without a sign of life." default:"5s"`
+	Host     size          `help:"Host memory of each node." default:"1GiB"`
+	Eviction string        `help:"Which block leaves host or GPU memory for another: ${enum}." enum:"lru,hazard" default:"lru"`
+	Disk     size          `help:"Disk of each node." default:"8GiB"`
+	VRAM     size          `name:"vram" help:"GPU memory of each node, emulated in host memory." default:"256MiB"`
+	Class    []size        `name:"classes" help:"Sizes of slots; see cairn node." placeholder:"SIZE"`
+	Cost     costFlags     `embed:"" group:"cost"`
 	natsServer
 }
 
@@ -173,8 +173,8 @@ func (u *upCluster) runNode(i int, id string) error {
 		"--lease", c.Lease.String(), "--host", bytesArg(c.Host), "--disk", bytesArg(c.Disk), "--vram", bytesArg(c.VRAM),
 		"--stop-fd", "3", "--log-level", "warn",
 	}
-	if c.HostEviction != "" {
-		args = append(args, "--host-eviction", c.HostEviction)
+	if c.Eviction != "" {
+		args = append(args, "--eviction", c.Eviction)
 	}
 	args = append(args, c.Cost.args()...) // nodes answer CAIRN.ROUTE as the router does
 	for _, s := range c.Class {
