@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+
+	"cairn/block"
+	"cairn/client"
+	"cairn/cluster"
+	"cairn/router"
+	"cairn/sequence"
+)
+
+// TestFetchedAheadOfTheRequest: a router sends a prompt past the queue of its holder, and its
+// blocks are at the other node before anybody has asked that node for anything.
+func TestFetchedAheadOfTheRequest(t *testing.T) {
+	t.Parallel()
+	s := startSystem(t, systemConfig{nodes: 2, flags: smallNode("--vram", "0", "--prefetch-hold", "1h")})
+	defer s.stop()
+	r := s.router()
+	r.awaitMembers(2)
+	n1, n2 := s.nodes[0], s.nodes[1]
+	holder, chosen := s.dial(n1, client.Config{}), s.dial(n2, client.Config{})
+
+	const blocks, size = 20, 64 << 10
+	keys, err := sequence.KeysOf(nil, sequence.Salt{}, 1, make([]uint32, blocks))
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload := func(i int) []byte { return bytes.Repeat([]byte{byte(i + 1)}, size) }
+	var parent block.Key
+	for i, k := range keys {
+		if _, err := holder.Put(t.Context(), k, parent, payload(i)); err != nil {
+			t.Fatal(err)
+		}
+		parent = k
+	}
+	if err := postJSON(t.Context(), "http://"+r.addr+"/v1/load", cluster.LoadRequest{Node: "n1", Load: router.Load{QueuedTokens: 1 << 20}}, &struct{}{}); err != nil {
+		t.Fatal(err)
+	}
+	q := cluster.RouteRequest{Request: router.Request{Keys: keys, BlockTokens: 512, BlockBytes: size}, Explain: true}
+	await(t, patience, "a decision for n2, with n1's blocks", func() error {
+		var a cluster.RouteAnswer
+		err := postJSON(t.Context(), "http://"+r.addr+"/v1/route", q, &a)
+		if err == nil && (a.Node != "n2" || a.Ahead == nil || a.Ahead.Lacking != blocks || !a.Ahead.Told) {
+			err = fmt.Errorf("%s: %+v", a.Explanation, a.Ahead)
+		}
+		return err
+	})
+	await(t, patience, "the blocks at n2", func() error {
+		if p := s.status(n2).Prefetch; p.Blocks["peer"] != blocks || p.Ended == 0 {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
+	if st := s.status(n2); st.Sequences.Opened != 0 || st.Hits+st.Misses != 0 || tierStatus(st, block.Host).Objects != blocks {
+		t.Errorf("n2: %+v", st)
+	}
+
+	// The request comes.
+	q2, m, err := chosen.OpenSequenceKeys(t.Context(), keys)
+	if err != nil || m.Local != blocks {
+		t.Fatalf("n2 has %d blocks, %v", m.Local, err)
+	}
+	got, err := q2.Onboard(t.Context(), block.Host, sequence.Range{})
+	if err != nil || got.Range.End != blocks || got.From["host"] != blocks {
+		t.Errorf("onboarded: %+v, %v", got, err)
+	}
+	for i, k := range keys {
+		b, err := chosen.Get(t.Context(), k, nil)
+		if err != nil || !bytes.Equal(b, payload(i)) {
+			t.Fatalf("block %d: %v, or wrong bytes", i, err)
+		}
+	}
+	if err := q2.Close(); err != nil {
+		t.Error(err)
+	}
+	if p := s.status(n2).Prefetch; p.Used != blocks {
+		t.Errorf("%+v", p)
+	}
+
+	// A node that is gone misses nothing but its message.
+	n2.kill()
+	if err := postJSON(t.Context(), "http://"+r.addr+"/v1/route", q, &cluster.RouteAnswer{}); err != nil {
+		t.Errorf("a decision while n2 is gone: %v", err)
+	}
+	if err := n2.tryStart(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, patience, "n2 is back", func() error {
+		if n := s.status(n2).Prefetch.Held; n != 0 {
+			return errors.New("it holds something")
+		}
+		return nil
+	})
+}
