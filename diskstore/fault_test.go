@@ -111,6 +111,7 @@ func (m *model) mustHeal() {
 	m.fs.mu.Lock()
 	m.fs.fault = nil
 	m.fs.mu.Unlock()
+	m.s.background.Wait() // for calls that have failed already
 	if err := m.sync(); err != nil {
 		m.fatalf("sync without a fault: %v", err)
 	}

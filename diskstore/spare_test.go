@@ -2,8 +2,10 @@ package diskstore
 
 import (
 	"errors"
+	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -235,4 +237,69 @@ func TestRoomAfterFlushErrors(t *testing.T) {
 	m.inject(nil, 0)
 	mustSync(t, s)
 	wantPuts(t, s, 1000, 500, kept, 900)
+}
+
+// failOnceFS holds the first flush of a segment until it is told to go on, and fails it.
+type failOnceFS struct {
+	*memFS
+	held    atomic.Bool
+	proceed chan struct{}
+}
+
+type failOnceFile struct {
+	file
+	fs *failOnceFS
+}
+
+func (f *failOnceFS) Create(name string) (file, error) {
+	inner, err := f.memFS.Create(name)
+	if err == nil && name == segmentName(1) {
+		inner = failOnceFile{inner, f}
+	}
+	return inner, err
+}
+
+func (f failOnceFile) Sync() error {
+	if !f.fs.held.CompareAndSwap(false, true) {
+		return f.file.Sync()
+	}
+	<-f.fs.proceed
+	return unix.EIO
+}
+
+// TestSyncBesideFailedTable: a flush that fails in the background while Sync waits for it is
+// made good by that Sync.
+func TestSyncBesideFailedTable(t *testing.T) {
+	fs := &failOnceFS{memFS: newMemFS(), proceed: make(chan struct{})}
+	s := openMem(t, fs, small)
+	const n = 12 // more than a segment takes
+	for i := range n {
+		put(t, s, i, 3000)
+	}
+	waitFor(t, fs.held.Load) // its table is begun
+	done := make(chan error)
+	go func() { done <- s.Sync(t.Context()) }()
+	waitFor(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.segments[0].users == 2 // the table, and Sync
+	})
+	close(fs.proceed)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	r := openMem(t, fs.afterPowerLoss(rand.New(rand.NewPCG(1, 1))), small)
+	for i := range n {
+		check(t, r, i, 3000)
+	}
+}
+
+// waitFor waits until something is so.
+func waitFor(t *testing.T, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen")
+		}
+	}
 }

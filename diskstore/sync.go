@@ -62,8 +62,17 @@ func (s *Store) runFlush(f *flush) {
 	close(f.done)
 }
 
-// flush makes everything that is written durable.
+// flush makes everything that is written durable. A segment may become suspect while it
+// runs, because of a table that was being written: then it begins again, once.
 func (s *Store) flush(ctx context.Context) error {
+	err := s.flushOnce(ctx)
+	if errors.Is(err, errSuspect) {
+		err = s.flushOnce(ctx)
+	}
+	return err
+}
+
+func (s *Store) flushOnce(ctx context.Context) error {
 	emptied, err := s.evacuate(ctx)
 	if err != nil {
 		return err
