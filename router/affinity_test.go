@@ -187,14 +187,15 @@ func TestAffinityExplains(t *testing.T) {
 	said := map[string]bool{}
 	for _, keys := range prompts(20) {
 		d := route(t, r, Request{Keys: keys, DryRun: true}, at(0))
-		want, limit := "Of the nodes within 250 ms of the fastest, the prompt prefers it.", 1
+		want, scored, limit := "Of the nodes within 250 ms of the fastest, the prompt prefers it.", "node-1 has 0.75;", 1
 		if d.Node == "node-0" {
+			scored = "node-0 has 0.95;"
 			want, limit = "Of the nodes within 250 ms of the fastest, node-1 at 1.00 s, the prompt prefers it.", 2
 		}
 		said[want] = true
 		short := route(t, r, Request{Keys: keys, DryRun: true, Limit: limit}, at(0))
 		for _, d := range []Decision{d, short} {
-			if text := d.Explain(); !strings.Contains(text, want) || !strings.Contains(text, "+ affinity") || !strings.Contains(text, "-0.25 s") {
+			if text := d.Explain(); !strings.Contains(text, want) || !strings.Contains(text, "score: affinity") || !strings.Contains(text, scored) {
 				t.Errorf("no %q in\n%s", want, text)
 			}
 		}

@@ -235,10 +235,10 @@ func TestScorers(t *testing.T) {
 		}
 		text := d.Explain()
 		if name == ScoreTTFT {
-			if d.Scorer != "" || strings.Contains(text, "best by") {
+			if d.Scorer != "" || strings.Contains(text, "score") {
 				t.Errorf("%s: %s", name, text)
 			}
-		} else if d.Scorer != name || !strings.Contains(text, "+ "+name) || !strings.Contains(text, d.Node+" is best by "+name) {
+		} else if d.Scorer != name || !strings.Contains(text, "score: "+name) || !strings.Contains(text, "By "+name+", where the least score is first, "+d.Node+" has ") {
 			t.Errorf("%s: %s", name, text)
 		}
 	}

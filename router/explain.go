@@ -18,7 +18,11 @@ func (d Decision) Explain() string {
 	if len(d.Candidates) == 0 {
 		return "no decision: no node was compared\n"
 	}
-	fmt.Fprintf(&b, "%s, %s; the cluster holds the first %d\n", count(d.Tokens, "token"), count(d.Blocks, "whole block"), d.ClusterBlocks)
+	held := "holds none of them"
+	if d.ClusterBlocks > 0 {
+		held = fmt.Sprintf("holds the first %d", d.ClusterBlocks)
+	}
+	fmt.Fprintf(&b, "%s, %s; the cluster %s\n", count(d.Tokens, "token"), count(d.Blocks, "whole block"), held)
 	d.table(&b)
 	fmt.Fprintf(&b, "\n%s\n", d.why())
 	for _, t := range d.Plan {
@@ -34,22 +38,23 @@ type column struct {
 	cell func(c *Candidate) string
 }
 
-// columns are those of the table. The rarer terms are there only when one of the
-// candidates has them.
+// columns are those of the table: the time to first token and its terms, and what is cached
+// where. What a scorer ranks by has a column of its own, since it need not be a time; the rarer
+// terms are there only when one of the candidates has them.
 func (d Decision) columns() []column {
-	list := []column{
-		{"node", func(c *Candidate) string { return c.Node }},
-		{"total", func(c *Candidate) string { return seconds(c.Cost) }},
+	list := []column{{"node", func(c *Candidate) string { return c.Node }}}
+	if d.Scorer != "" {
+		list = append(list, column{"score: " + d.Scorer, func(c *Candidate) string { return score(c.Cost) }})
+	}
+	list = append(list, []column{
+		{"total", func(c *Candidate) string { return seconds(c.time()) }},
 		{"= queue", func(c *Candidate) string { return seconds(c.Terms.Queue) }},
 		{"+ compute", func(c *Candidate) string { return seconds(c.Terms.Prefill) }},
 		{"+ own tiers", func(c *Candidate) string { return seconds(c.Terms.Local()) }},
 		{"+ peers", func(c *Candidate) string { return seconds(c.Terms.Peer) }},
-	}
+	}...)
 	if slices.ContainsFunc(d.Candidates, func(c Candidate) bool { return c.Terms.Decode != 0 }) {
 		list = append(list, column{"+ decode", func(c *Candidate) string { return seconds(c.Terms.Decode) }})
-	}
-	if slices.ContainsFunc(d.Candidates, func(c Candidate) bool { return c.Terms.Scorer != 0 }) {
-		list = append(list, column{"+ " + d.Scorer, func(c *Candidate) string { return seconds(c.Terms.Scorer) }})
 	}
 	return append(list,
 		column{"blocks: vram", func(c *Candidate) string { return strconv.Itoa(c.Overlap[block.VRAM]) }},
@@ -90,51 +95,86 @@ func (d Decision) table(b *strings.Builder) {
 	}
 }
 
+// time is the estimated time to first token, in seconds, whatever the candidate was ranked by.
+func (c *Candidate) time() float64 { return c.Cost - c.Terms.Scorer }
+
+// score is what a scorer made of a candidate; it has no unit.
+func score(cost float64) string { return strconv.FormatFloat(cost, 'g', 4, 64) }
+
+// rank is what a candidate was ranked by: its time, or the score of d.Scorer.
+func (d Decision) rank(c *Candidate) string {
+	if d.Scorer == "" {
+		return seconds(c.Cost)
+	}
+	return "a score of " + score(c.Cost)
+}
+
 // why is a sentence on the chosen node and one on the runner-up.
 func (d Decision) why() string {
-	c := d.Candidates[0]
+	c := &d.Candidates[0]
 	var b strings.Builder
 	if d.Scorer == "" {
 		fmt.Fprintf(&b, "%s should give the first token in %s: ", c.Node, seconds(c.Cost))
 	} else {
-		fmt.Fprintf(&b, "%s is best by %s; it should give the first token in %s: ", c.Node, d.Scorer, seconds(c.Cost-c.Terms.Scorer))
+		fmt.Fprintf(&b, "By %s, where the least score is first, %s has %s; it should give the first token in %s: ", d.Scorer, c.Node, score(c.Cost), seconds(c.time()))
 	}
-	switch own := c.Overlap.Total(); {
-	case c.Cached == 0 && d.ClusterBlocks > 0:
-		b.WriteString("computing everything is faster than fetching what is cached")
-	case c.Cached == 0:
-		b.WriteString("nothing of the prompt is cached anywhere")
-	case c.Peers == 0:
-		fmt.Fprintf(&b, "it holds %s itself", blocks(0, own))
-	case own == 0:
-		fmt.Fprintf(&b, "it fetches %s from peers", blocks(0, c.Peers))
-	default:
-		fmt.Fprintf(&b, "of %s it holds %d itself and fetches %d from peers", blocks(0, c.Cached), own, c.Peers)
-	}
+	b.WriteString(d.cached(c))
 	if c.QueueTokens > 0 {
-		fmt.Fprintf(&b, ", and %s wait ahead", count(c.QueueTokens, "token"))
+		wait := "wait"
+		if c.QueueTokens == 1 {
+			wait = "waits"
+		}
+		fmt.Fprintf(&b, ", and %s %s ahead", count(c.QueueTokens, "token"), wait)
 	}
 	if c.Active.Requests > 0 || c.Active.Blocks > 0 {
 		fmt.Fprintf(&b, ", beside %s of %s that it decodes", count(c.Active.Requests, "request"), count(c.Active.Blocks, "block"))
 	}
 	b.WriteString(".")
-	switch {
-	case d.Sticky && len(d.Candidates) > 1 && d.Candidates[1].Cost < c.Cost:
-		fmt.Fprintf(&b, " The session stays there; %s is cheapest, at %s.", d.Candidates[1].Node, seconds(d.Candidates[1].Cost))
-	case d.Sticky:
-		b.WriteString(" The session stays there.")
-	case d.Sampled && len(d.Candidates) > 1:
-		fmt.Fprintf(&b, " Chance took it (temperature); %s is cheapest, at %s.", d.Candidates[1].Node, seconds(d.Candidates[1].Cost))
-	case d.Sampled:
-		b.WriteString(" Chance took it (temperature).")
-	case len(d.Candidates) == 1 && d.Considered == 1:
-		b.WriteString(" No other node could be chosen.")
-	case d.Scorer == ScoreAffinity && c.Terms.Scorer < 0:
-		b.WriteString(" " + d.preferred())
-	case len(d.Candidates) > 1:
-		b.WriteString(" " + against(c, d.Candidates[1]))
+	if than := d.than(c); than != "" {
+		b.WriteString(" " + than)
 	}
 	return b.String()
+}
+
+// cached says where the blocks that c need not compute come from.
+func (d Decision) cached(c *Candidate) string {
+	switch own := c.Overlap.Total(); {
+	case c.Cached == 0 && d.ClusterBlocks > 0:
+		return "computing everything is faster than fetching what is cached"
+	case c.Cached == 0:
+		return "nothing of the prompt is cached anywhere"
+	case c.Peers == 0:
+		return fmt.Sprintf("it holds %s itself", blocks(0, own))
+	case own == 0:
+		return fmt.Sprintf("it fetches %s from peers", blocks(0, c.Peers))
+	default:
+		return fmt.Sprintf("of %s it holds %d itself and fetches %d from peers", blocks(0, c.Cached), own, c.Peers)
+	}
+}
+
+// than says why c, the first, was taken rather than others.
+func (d Decision) than(c *Candidate) string {
+	var next *Candidate
+	if len(d.Candidates) > 1 {
+		next = &d.Candidates[1]
+	}
+	switch {
+	case d.Sticky && next != nil && next.Cost < c.Cost:
+		return fmt.Sprintf("The session stays there; %s is cheapest, at %s.", next.Node, d.rank(next))
+	case d.Sticky:
+		return "The session stays there."
+	case d.Sampled && next != nil:
+		return fmt.Sprintf("Chance took it (temperature); %s is cheapest, at %s.", next.Node, d.rank(next))
+	case d.Sampled:
+		return "Chance took it (temperature)."
+	case next == nil && d.Considered == 1:
+		return "No other node could be chosen."
+	case d.Scorer == ScoreAffinity && c.Terms.Scorer < 0:
+		return d.preferred()
+	case next != nil:
+		return d.against(c, next)
+	}
+	return ""
 }
 
 // ahead says what the node has been told to bring, or would be.
@@ -157,29 +197,30 @@ func (d Decision) ahead() string {
 
 // preferred says within which tolerance affinity chose, and what is lost by that.
 func (d Decision) preferred() string {
-	c := d.Candidates[0]
+	c := &d.Candidates[0]
 	within := seconds(-c.Terms.Scorer)
 	fastest := c
-	for _, o := range d.Candidates[1:] {
-		if o.Cost-o.Terms.Scorer < fastest.Cost-fastest.Terms.Scorer {
+	for i := range d.Candidates {
+		if o := &d.Candidates[i]; o.time() < fastest.time() {
 			fastest = o
 		}
 	}
-	if fastest.Node == c.Node {
+	if fastest == c {
 		return fmt.Sprintf("Of the nodes within %s of the fastest, the prompt prefers it.", within)
 	}
-	return fmt.Sprintf("Of the nodes within %s of the fastest, %s at %s, the prompt prefers it.",
-		within, fastest.Node, seconds(fastest.Cost-fastest.Terms.Scorer))
+	return fmt.Sprintf("Of the nodes within %s of the fastest, %s at %s, the prompt prefers it.", within, fastest.Node, seconds(fastest.time()))
 }
 
 // against says what the runner-up lacks.
-func against(c, o Candidate) string {
-	gap := o.Cost - c.Cost
+func (d Decision) against(c, o *Candidate) string {
 	if roundCost(c.Cost) == roundCost(o.Cost) {
 		if c.Assigned != o.Assigned {
 			return fmt.Sprintf("%s would cost the same; it was given more requests so far (%d against %d).", o.Node, o.Assigned, c.Assigned)
 		}
 		return fmt.Sprintf("%s would cost the same; the first by name was taken.", o.Node)
+	}
+	if d.Scorer != "" {
+		return fmt.Sprintf("%s is next, with %s.", o.Node, d.rank(o))
 	}
 	reason, most := "", 0.0
 	for _, t := range []struct {
@@ -191,13 +232,12 @@ func against(c, o Candidate) string {
 		{"slower reads of its own tiers", o.Terms.Local() - c.Terms.Local()},
 		{"more to fetch from peers", o.Terms.Peer - c.Terms.Peer},
 		{"more that it decodes", o.Terms.Decode - c.Terms.Decode},
-		{"its score", o.Terms.Scorer - c.Terms.Scorer},
 	} {
 		if t.diff > most {
 			reason, most = t.text, t.diff
 		}
 	}
-	return fmt.Sprintf("%s is next, %s slower, mostly for %s (%s).", o.Node, seconds(gap), reason, seconds(most))
+	return fmt.Sprintf("%s is next, %s slower, mostly for %s (%s).", o.Node, seconds(o.Cost-c.Cost), reason, seconds(most))
 }
 
 // seconds is a time for people: three digits and a unit.

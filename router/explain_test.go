@@ -37,12 +37,14 @@ fetch blocks 6-7 from node-2 (node-2:7000, disk)
 	}{
 		{Decision{}, "no decision"},
 		{Decision{Considered: 1, Candidates: []Candidate{{Node: "a"}}}, "nothing of the prompt is cached anywhere. No other node could be chosen."},
-		{Decision{ClusterBlocks: 3, Considered: 2, Candidates: []Candidate{{Node: "a", QueueTokens: 1}}}, "computing everything is faster than fetching what is cached, and 1 token wait"},
+		{Decision{ClusterBlocks: 3, Considered: 2, Candidates: []Candidate{{Node: "a", QueueTokens: 1}}}, "computing everything is faster than fetching what is cached, and 1 token waits ahead"},
 		{Decision{Considered: 2, Candidates: []Candidate{{Node: "a"}, {Node: "b", Assigned: 2}}}, "b would cost the same; it was given more requests so far (2 against 0)"},
 		{Decision{Considered: 2, Candidates: []Candidate{{Node: "a"}, {Node: "b"}}}, "the first by name"},
 		{Decision{Considered: 5, Candidates: []Candidate{{Node: "a"}}}, "and 4 nodes more"},
 		{Decision{Sampled: true, Considered: 2, Candidates: []Candidate{{Node: "a", Cost: 2}, {Node: "b", Cost: 1.5}}}, "b is cheapest, at 1.50 s"},
 		{Decision{Considered: 2, Candidates: []Candidate{{Node: "a", Cached: 1, Peers: 1}, {Node: "b", Cost: 1, Terms: Terms{Queue: 1}}}}, "it fetches block 0 from peers. b is next, 1.00 s slower, mostly for a longer queue"},
+		{Decision{Scorer: "mine", Considered: 2, Candidates: []Candidate{{Node: "a", Cost: 3, Terms: Terms{Prefill: 0.5, Scorer: 2.5}}, {Node: "b", Cost: 40}}},
+			"By mine, where the least score is first, a has 3; it should give the first token in 500 ms: nothing of the prompt is cached anywhere. b is next, with a score of 40."},
 		{Decision{Considered: 1, Candidates: []Candidate{{Node: "a", Cached: 3, Overlap: TierBlocks{3}}}}, "it holds blocks 0-2 itself"},
 	} {
 		if got := c.d.Explain(); !strings.Contains(got, c.want) {
