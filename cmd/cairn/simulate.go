@@ -22,7 +22,7 @@ type simulateCmd struct {
 	AgentSteps        float64  `help:"Steps of a session of an agent, on average." default:"6"`
 	Nodes             int      `help:"Number of virtual nodes." default:"8"`
 	Capacity          []int    `help:"Blocks that each node holds." default:"500,2000,8000"`
-	Policies          []string `help:"Policies: random, round-robin, least-loaded, hash, dynamo, llm-d, cairn, cairn-copy, cairn-affinity, and the bounds pool and belady; optionally / and lru or hazard." default:"random,round-robin,least-loaded,hash,dynamo,llm-d,cairn/lru,cairn,cairn-copy,cairn-affinity,pool,pool/hazard,belady"`
+	Policies          []string `help:"Policies: random, round-robin, least-loaded, hash, dynamo, llm-d, cairn, cairn-copy, cairn-affinity, cairn-ahead, and the bounds pool and belady; optionally / and lru or hazard." default:"random,round-robin,least-loaded,hash,dynamo,llm-d,cairn/lru,cairn,cairn-copy,cairn-affinity,cairn-ahead,pool,pool/hazard,belady"`
 	AffinityTolerance float64  `help:"With the policy cairn-affinity, how much later than from the fastest node the first token may come, as a share of the time to compute what is cached nowhere; up to 1; 0 is the built-in value." default:"0"`
 	Load              float64  `help:"Share of the time for which nodes would be busy without any cache; says how fast they are." default:"0.8"`
 	Prefill           float64  `help:"Tokens that a node computes each second, instead of --load." default:"0"`

@@ -18,6 +18,10 @@ type node struct {
 	position uint64 // of its last change in the index
 	// busy is when the last prompt in its queue is finished.
 	busy time.Duration
+	// link is when the last block that was to be fetched ahead has come.
+	link time.Duration
+	// fetched is when blocks, by number in the workload, were last fetched, for cairn-ahead.
+	fetched map[uint32]time.Duration
 	// active are the prompts in the queue, first to last.
 	active   []prompt
 	blocks   int // of active prompts

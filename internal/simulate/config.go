@@ -97,7 +97,7 @@ func (c Config) Validate() error {
 
 // Policies are the routing policies, in the order in which tables show them.
 func Policies() []string {
-	return []string{"random", "round-robin", "least-loaded", "hash", "dynamo", "llm-d", "cairn", "cairn-copy", "cairn-affinity", "pool", "belady"}
+	return []string{"random", "round-robin", "least-loaded", "hash", "dynamo", "llm-d", "cairn", "cairn-copy", "cairn-affinity", "cairn-ahead", "pool", "belady"}
 }
 
 // Evictions are the eviction policies that may follow one.
@@ -113,7 +113,7 @@ func parsePolicy(s string) (routing, evict string, err error) {
 		return routing, evict, nil
 	}
 	switch routing {
-	case "cairn", "cairn-copy", "cairn-affinity":
+	case "cairn", "cairn-copy", "cairn-affinity", "cairn-ahead":
 		return routing, "hazard", nil
 	}
 	return routing, "lru", nil

@@ -7,7 +7,8 @@
 // A node computes one prompt at a time, in order of arrival. A prompt takes the time to
 // compute the blocks that are not cached, plus a tenth of that for each block
 // fetched from another node ([Config.FetchCost]); a block held by the node itself
-// costs nothing. The time to first token is the wait and that. Nodes are so fast that
+// costs nothing. With cairn-ahead blocks come one after another over the node's link from the
+// prompt's arrival on, and the prompt begins when the last one is there. The time to first token is the wait and that. Nodes are so fast that
 // without any cache they would be busy for the share [Config.Load] of the time.
 //
 // A hit is a block of the prompt that need not be computed, and so one whose whole
@@ -28,6 +29,9 @@
 //	cairn-copy    the same; the node keeps what it fetched too
 //	cairn-affinity  as cairn, with the router's scorer affinity: of the nodes that cost
 //	              little more than the best, the one that the prompt prefers
+//	cairn-ahead   as cairn and as nodes and routers are by default: blocks are fetched
+//	              while the prompt waits, and one that is fetched again within two
+//	              minutes is kept
 //	pool          all memory is one cache that every node reads for nothing; least
 //	              loaded node: a bound for routing
 //	belady        the same with knowledge of the future: evicts the leaf used

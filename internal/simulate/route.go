@@ -48,7 +48,11 @@ func (c *cluster) chooser(routing string) (chooser, error) {
 	if routing == "cairn-affinity" {
 		scorer = router.ScoreAffinity
 	}
-	return c.cairn(scorer)
+	prefetch := "off"
+	if routing == "cairn-ahead" {
+		prefetch = "host"
+	}
+	return c.cairn(scorer, prefetch)
 }
 
 // private is a way of routing in which a node uses only what it holds.
@@ -120,7 +124,7 @@ func (c *cluster) llmd(r *Request) *node {
 }
 
 // cairn asks the real router, which ranks nodes by the scorer of that name.
-func (c *cluster) cairn(name string) (chooser, error) {
+func (c *cluster) cairn(name, prefetch string) (chooser, error) {
 	scorer, err := router.NamedScorer(name, router.ScorerConfig{AffinityTolerance: c.cfg.AffinityTolerance})
 	if err != nil {
 		return nil, err
@@ -131,7 +135,7 @@ func (c *cluster) cairn(name string) (chooser, error) {
 	cfg := router.Config{
 		PrefillTokensPerSecond: c.rate, BlockTokens: c.cfg.BlockTokens, BlockBytes: c.cfg.BlockBytes,
 		Bandwidth:   router.Bandwidth{VRAM: instant, Host: instant, Disk: instant, Peer: float64(c.cfg.BlockBytes) / max(c.perFetch.Seconds(), 1e-9)},
-		PeerLatency: 1e-9, Seed: c.cfg.Seed, Scorer: scorer,
+		PeerLatency: 1e-9, Seed: c.cfg.Seed, Scorer: scorer, Prefetch: prefetch,
 	}
 	rt, err := router.New(c.index, cfg)
 	if err != nil {

@@ -41,13 +41,13 @@ func Run(ctx context.Context, w *Workload, cfg Config) (Result, error) {
 		if err != nil {
 			return Result{}, err
 		}
-		fetched, err := c.serve(r, p, routing == "cairn-copy")
+		fetched, err := c.serve(r, p, routing)
 		if err != nil {
 			return Result{}, err
 		}
 		res.Hits += p.cached
 		res.Fetched += fetched
-		times = append(times, c.enqueue(r, p, fetched))
+		times = append(times, c.enqueue(r, p, fetched, routing == "cairn-ahead"))
 		if (i+1)%progressEvery == 0 || i+1 == len(w.Requests) {
 			if err := ctx.Err(); err != nil {
 				return Result{}, err
@@ -59,12 +59,19 @@ func Run(ctx context.Context, w *Workload, cfg Config) (Result, error) {
 	return res, nil
 }
 
-// enqueue puts a request into its node's queue and returns its time to first token.
-func (c *cluster) enqueue(r *Request, p placement, fetched int) time.Duration {
+// enqueue puts a request into its node's queue and returns its time to first token. ahead:
+// what it fetches comes while it waits.
+func (c *cluster) enqueue(r *Request, p placement, fetched int, ahead bool) time.Duration {
 	n := p.node
 	compute := len(r.Keys) - p.cached
 	start := max(n.busy, r.At)
-	n.busy = start + time.Duration(compute)*c.perBlock + time.Duration(fetched)*c.perFetch
+	transfer := time.Duration(fetched) * c.perFetch
+	if ahead && fetched > 0 {
+		n.link = max(n.link, r.At) + transfer
+		start = max(start, n.link)
+		transfer = 0
+	}
+	n.busy = start + transfer + time.Duration(compute)*c.perBlock
 	n.active = append(n.active, prompt{n.busy, len(r.Keys), compute})
 	n.blocks += len(r.Keys)
 	n.compute += compute
@@ -74,7 +81,7 @@ func (c *cluster) enqueue(r *Request, p placement, fetched int) time.Duration {
 
 // serve does to the nodes' memories what the request does; it returns the number of
 // blocks that were fetched.
-func (c *cluster) serve(r *Request, p placement, copying bool) (fetched int, err error) {
+func (c *cluster) serve(r *Request, p placement, routing string) (fetched int, err error) {
 	if c.pool != nil {
 		c.pool.touch(r, 0, p.cached)
 		c.pool.put(r, p.cached, len(r.Keys))
@@ -87,12 +94,34 @@ func (c *cluster) serve(r *Request, p placement, copying bool) (fetched int, err
 	s := p.node.store
 	s.touch(r, 0, len(r.Keys))
 	from := p.cached
-	if copying {
+	switch routing {
+	case "cairn-copy":
 		from = 0
+	case "cairn-ahead":
+		c.keepAgain(r, p)
 	}
 	s.put(r, from, len(r.Keys))
 	if c.index == nil {
 		return fetched, nil
 	}
 	return fetched, c.announce(p.node)
+}
+
+// keepWithin is the default of a node's --keep-within.
+const keepWithin = 2 * time.Minute
+
+// keepAgain stores what the node has fetched again.
+func (c *cluster) keepAgain(r *Request, p placement) {
+	n := p.node
+	if n.fetched == nil {
+		n.fetched = map[uint32]time.Duration{}
+	}
+	for _, t := range p.transfers {
+		for i := t.first; i < t.first+t.count; i++ {
+			if last, again := n.fetched[r.numbers[i]]; again && r.At-last <= keepWithin {
+				n.store.put(r, i, i+1)
+			}
+			n.fetched[r.numbers[i]] = r.At
+		}
+	}
 }

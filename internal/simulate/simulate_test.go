@@ -68,7 +68,7 @@ func TestBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{"cairn", "cairn/lru", "cairn-copy", "cairn-affinity", "pool", "pool/hazard", "belady"} {
+	for _, p := range []string{"cairn", "cairn/lru", "cairn-copy", "cairn-affinity", "cairn-ahead", "pool", "pool/hazard", "belady"} {
 		if r := run(t, w, Config{Capacity: w.Blocks, Policy: p}); r.Hits != bound.Hits {
 			t.Errorf("%s finds %d blocks with room for all, want %d", p, r.Hits, bound.Hits)
 		}
@@ -125,7 +125,7 @@ func TestFetchByHand(t *testing.T) {
 		{IDs: []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}},
 		{Arrival: 1e6, IDs: []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}},
 	})
-	for policy, kept := range map[string]int{"cairn": 0, "cairn-copy": 10} {
+	for policy, kept := range map[string]int{"cairn": 0, "cairn-copy": 10, "cairn-ahead": 0} {
 		r := run(t, w, Config{Nodes: 2, Capacity: 100, Policy: policy, PrefillRate: 5120})
 		if r.Hits != 10 || r.Fetched != 10 {
 			t.Errorf("%s: %d found, %d fetched, want 10 of each", policy, r.Hits, r.Fetched)
@@ -137,16 +137,52 @@ func TestFetchByHand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.serve(&w.Requests[0], placement{node: c.nodes[0]}, false); err != nil {
+		if _, err := c.serve(&w.Requests[0], placement{node: c.nodes[0]}, policy); err != nil {
 			t.Fatal(err)
 		}
 		p := placement{node: c.nodes[1], cached: 10, transfers: []transfer{{c.nodes[0], 0, 10}}}
-		if _, err := c.serve(&w.Requests[1], p, policy == "cairn-copy"); err != nil {
+		if _, err := c.serve(&w.Requests[1], p, policy); err != nil {
 			t.Fatal(err)
 		}
 		if got := c.nodes[1].store.policy.Len(); got != kept {
 			t.Errorf("%s: the second node keeps %d blocks, want %d", policy, got, kept)
 		}
+	}
+}
+
+// What is fetched ahead comes while the prompt waits; what comes again within two minutes
+// stays.
+func TestAheadByHand(t *testing.T) {
+	w := load(t, []trace.Request{
+		{IDs: []uint64{1, 2, 3, 4}},
+		{Arrival: 1e6, IDs: []uint64{1, 2, 3, 4}},
+		{Arrival: 2e6, IDs: []uint64{1, 2, 3, 4}},
+		{Arrival: 180e9, IDs: []uint64{1, 2, 3, 4}},
+	})
+	c, err := newCluster(w, Config{Nodes: 2, Capacity: 100, Policy: "cairn-ahead", PrefillRate: 5120}.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.serve(&w.Requests[0], placement{node: c.nodes[0]}, "cairn-ahead"); err != nil {
+		t.Fatal(err)
+	}
+	p := placement{node: c.nodes[1], cached: 4, transfers: []transfer{{c.nodes[0], 0, 4}}}
+	for i, kept := range []int{0, 4, 4} { // 100 ms a block, 10 ms a transfer
+		if _, err := c.serve(&w.Requests[1+i], p, "cairn-ahead"); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.nodes[1].store.policy.Len(); got != kept {
+			t.Errorf("after fetch %d the node keeps %d blocks, want %d", i+1, got, kept)
+		}
+	}
+	n := c.nodes[1]
+	n.busy = w.Requests[1].At + 30*time.Millisecond
+	if got := c.enqueue(&w.Requests[1], p, 4, true); got != 40*time.Millisecond {
+		t.Errorf("behind a wait of 30 ms, 4 transfers of 10 ms take %v", got)
+	}
+	n.busy = w.Requests[2].At + time.Second
+	if got := c.enqueue(&w.Requests[2], p, 4, true); got != time.Second {
+		t.Errorf("behind a wait of a second, 4 transfers take %v", got)
 	}
 }
 
@@ -167,10 +203,10 @@ func TestIndexFollowsStores(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.serve(r, p, true); err != nil {
+		if _, err := c.serve(r, p, "cairn-copy"); err != nil {
 			t.Fatal(err)
 		}
-		c.enqueue(r, p, 0)
+		c.enqueue(r, p, 0, false)
 		for at, k := range r.Keys {
 			held := 0
 			for _, n := range c.nodes {
