@@ -296,14 +296,14 @@ func (c *coherence) orphaned(p ledger.Pointer) bool {
 }
 
 // homeless tells whether this node is a home of a block that has fewer live ones than it
-// should have.
+// should have. One that is about to leave does not count.
 func (c *coherence) homeless(p ledger.Pointer) bool {
 	if !p.Value.Homes.Has(uint16(c.number.Load())) {
 		return false
 	}
 	live := 0
 	for _, h := range p.Value.Homes {
-		if m, ok := c.member(h); ok && m.Live {
+		if c.keeps(h) {
 			live++
 		}
 	}

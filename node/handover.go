@@ -35,7 +35,12 @@ type HandoverStatus struct {
 	// LeftBlocks and LeftBytes are still only here.
 	LeftBlocks int64 `json:"left_blocks"`
 	LeftBytes  int64 `json:"left_bytes"`
-	// Refused are those of them that nobody has taken since the last look, by reason.
+	// Names have got another home since the drain began; of LeftNames this node is still
+	// the only home.
+	Names     int64 `json:"names"`
+	LeftNames int64 `json:"left_names"`
+	// Refused are those of the blocks left that nobody has taken since the last look, by
+	// reason.
 	Refused map[TakeRefusal]int64 `json:"refused,omitempty"`
 	// Receivers are the members that take part, by name.
 	Receivers []ReceiverStatus `json:"receivers,omitempty"`
@@ -44,7 +49,7 @@ type HandoverStatus struct {
 }
 
 // Left tells whether something would be lost with the node.
-func (s HandoverStatus) Left() bool { return s.LeftBlocks > 0 }
+func (s HandoverStatus) Left() bool { return s.LeftBlocks > 0 || s.LeftNames > 0 }
 
 // ReceiverStatus is what one member has taken over.
 type ReceiverStatus struct {
@@ -123,6 +128,13 @@ func (n *Node) Undrain() {
 	defer h.mu.Unlock()
 	h.status.Draining, h.status.Phase, h.status.Safe = false, HandoverOff, false
 	h.restart()
+}
+
+// drains tells whether the node drains.
+func (n *Node) drains() bool {
+	n.handover.mu.Lock()
+	defer n.handover.mu.Unlock()
+	return n.handover.status.Draining
 }
 
 // restart ends the drain under way, if there is one, and has the loop look at what is
@@ -222,12 +234,13 @@ func (h *handover) pass(ctx context.Context) (handed int64) {
 	h.set(ctx, func(s *HandoverStatus) { s.Phase = HandoverLooking })
 	puts := h.n.counters.puts.Load()
 	staying, trouble := h.probe(ctx)
+	h.rehome(ctx, len(staying) > 0)
 	sole, bytes := h.soles(ctx, staying)
 	h.set(ctx, func(s *HandoverStatus) {
 		h.puts = puts
 		s.LeftBlocks, s.LeftBytes, s.Refused = int64(len(sole)), bytes, map[TakeRefusal]int64{}
 		s.Trouble = ""
-		if s.Safe = len(sole) == 0; !s.Safe {
+		if s.Safe = !s.Left(); !s.Safe {
 			s.Trouble = trouble
 		}
 		s.Phase = HandoverGiving
@@ -241,6 +254,42 @@ func (h *handover) pass(ctx context.Context) (handed int64) {
 	}
 	return handed
 }
+
+// rehome has other homes made for the names of which this node is the only one, and returns
+// when they have them, or none has got one for rehomePatience.
+func (h *handover) rehome(ctx context.Context, anybody bool) {
+	c := h.n.coherence
+	c.drain(h.n.draining())
+	left := c.soleHomes()
+	h.set(ctx, func(s *HandoverStatus) { s.LeftNames = left })
+	patience := time.NewTimer(rehomePatience)
+	defer patience.Stop()
+	for anybody && left > 0 {
+		select {
+		case <-time.After(rehomePoll):
+		case <-patience.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+		now := c.soleHomes()
+		if now < left {
+			patience.Reset(rehomePatience)
+		}
+		h.set(ctx, func(s *HandoverStatus) {
+			s.Names += max(left-now, 0)
+			s.LeftNames = now
+		})
+		left = now
+	}
+}
+
+const (
+	// rehomePatience is how long a look waits for names to get another home while none does,
+	// rehomePoll how often it counts them.
+	rehomePatience = 2 * time.Second
+	rehomePoll     = 50 * time.Millisecond
+)
 
 // probe asks the other members for their room. staying are those that answer and do not
 // drain: what they hold stays in the cluster. trouble says why there are none.

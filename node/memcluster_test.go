@@ -124,7 +124,7 @@ func (p port) Others() []Neighbour {
 	var list []Neighbour
 	for id, m := range p.c.nodes {
 		if id != p.id && m.node != nil {
-			list = append(list, Neighbour{Node: id, Addr: m.addr, Draining: m.node.Handover().Draining, Disk: m.node.home == block.Disk})
+			list = append(list, Neighbour{Node: id, Addr: m.addr, Draining: m.node.drains(), Disk: m.node.home == block.Disk})
 		}
 	}
 	return list

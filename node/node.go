@@ -124,6 +124,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 	n.working.Go(func() { n.coherence.dropper.run(ctx) })
 	go n.coherence.run()
 	n.working.Go(func() { n.handover.loop(ctx) })
+	n.working.Go(func() { n.coherence.watchDraining(ctx) })
 	return n, nil
 }
 

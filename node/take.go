@@ -55,7 +55,7 @@ func (n *Node) Take(ctx context.Context, from string, keys []block.Key, evict bo
 	if !ok {
 		return Taken{}, fmt.Errorf("%w: no member is called %q", ErrPeer, from)
 	}
-	if n.Handover().Draining {
+	if n.drains() {
 		return Taken{Refused: TakeDraining, Token: n.token(n.announced.Load())}, nil
 	}
 	select { // each has memory for a block

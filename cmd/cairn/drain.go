@@ -19,7 +19,7 @@ type drainCmd struct {
 	natsClient
 	Node  string  `arg:"" help:"Name of the node."`
 	Undo  bool    `help:"Let the node take requests again, and hand over no more."`
-	Wait  bool    `help:"Wait until the node has handed over the blocks that only it has, and say whether it may be stopped." default:"true" negatable:""`
+	Wait  bool    `help:"Wait until the node has handed over the blocks and names that only it has, and say whether it may be stopped." default:"true" negatable:""`
 	Evict float64 `help:"Share of its capacity, 0 to 1, for which each other node may evict blocks of its own, the longest unused first, beyond giving free room." default:"0"`
 }
 
@@ -75,7 +75,7 @@ func (c *drainCmd) Run(a *app) error {
 	case c.Undo:
 		return c.say(a, s, "node %s did not drain\n", c.Node)
 	case !c.Wait:
-		return c.say(a, s, "node %s drains: routers send it nothing new, and it hands over the blocks that only it has; cairn drain %[1]s shows how far it is\n", c.Node)
+		return c.say(a, s, "node %s drains: routers send it nothing new, and it hands over what only it has; cairn drain %[1]s shows how far it is\n", c.Node)
 	case before.Draining:
 		fmt.Fprintf(a.err, "node %s drains already; it looks again for what only it has\n", c.Node)
 	}
@@ -136,6 +136,9 @@ func (c *drainCmd) interrupted() error {
 func show(bar *progressbar.ProgressBar, s node.HandoverStatus) {
 	bar.ChangeMax64(max(s.Blocks+s.LeftBlocks, 1))
 	text := fmt.Sprintf("%s handed over, %s left", bytesText(s.Bytes), bytesText(s.LeftBytes))
+	if s.LeftNames > 0 {
+		text += fmt.Sprintf(", %d names left", s.LeftNames)
+	}
 	if n := refusedBlocks(s); n > 0 {
 		text += fmt.Sprintf(", %d blocks refused", n)
 	}
@@ -156,14 +159,8 @@ func (c *drainCmd) verdict(a *app, s node.HandoverStatus) error {
 		if err := a.printJSON(s); err != nil {
 			return err
 		}
-	} else if s.Blocks > 0 {
-		var to []string
-		for _, r := range s.Receivers {
-			if r.Blocks > 0 {
-				to = append(to, fmt.Sprintf("%s %d", r.Node, r.Blocks))
-			}
-		}
-		fmt.Fprintf(a.out, "%d blocks (%s) handed over: %s\n", s.Blocks, bytesText(s.Bytes), strings.Join(to, ", "))
+	} else {
+		fmt.Fprint(a.out, doneText(s))
 	}
 	if s.Safe {
 		if a.json {
@@ -175,9 +172,33 @@ func (c *drainCmd) verdict(a *app, s node.HandoverStatus) error {
 	return fmt.Errorf("%w: node %s must not be stopped yet: %s", client.ErrUnavailable, c.Node, leftText(s, c.Node))
 }
 
+// doneText says what has been handed over.
+func doneText(s node.HandoverStatus) (text string) {
+	if s.Names > 0 {
+		text = fmt.Sprintf("%d names have another home now\n", s.Names)
+	}
+	var to []string
+	for _, r := range s.Receivers {
+		if r.Blocks > 0 {
+			to = append(to, fmt.Sprintf("%s %d", r.Node, r.Blocks))
+		}
+	}
+	if len(to) > 0 {
+		text += fmt.Sprintf("%d blocks (%s) handed over: %s\n", s.Blocks, bytesText(s.Bytes), strings.Join(to, ", "))
+	}
+	return text
+}
+
 // leftText says what is left, why, and what to do about it.
 func leftText(s node.HandoverStatus, id string) string {
-	text := fmt.Sprintf("%d blocks (%s) are nowhere else", s.LeftBlocks, bytesText(s.LeftBytes))
+	var what []string
+	if s.LeftBlocks > 0 {
+		what = append(what, fmt.Sprintf("%d blocks (%s)", s.LeftBlocks, bytesText(s.LeftBytes)))
+	}
+	if s.LeftNames > 0 {
+		what = append(what, fmt.Sprintf("%d names", s.LeftNames))
+	}
+	text := strings.Join(what, " and ") + " are nowhere else"
 	if s.Trouble != "" {
 		return text + ": " + s.Trouble + ", so nobody can take them"
 	}
@@ -186,7 +207,9 @@ func leftText(s node.HandoverStatus, id string) string {
 		reasons = append(reasons, fmt.Sprintf("%d %s", n, refusalText(why)))
 	}
 	slices.Sort(reasons)
-	text += ": " + strings.Join(reasons, ", ")
+	if len(reasons) > 0 {
+		text += ": " + strings.Join(reasons, ", ")
+	}
 	if s.Refused[node.TakeFull] > 0 {
 		text += fmt.Sprintf("; give the others room, add a node, or let them evict: cairn drain %s --evict 0.1", id)
 	}

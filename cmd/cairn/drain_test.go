@@ -68,6 +68,17 @@ func wantAll(t *testing.T, n *client.Node, keys []block.Key) {
 	})
 }
 
+// wantNames reads the names as fresh as can be.
+func wantNames(t *testing.T, n *client.Node, names int) {
+	t.Helper()
+	for i := range names {
+		got, err := n.GetName(t.Context(), fmt.Sprint("name", i), nil, client.Strict())
+		if err != nil || !bytes.Equal(got.Value, drainBytes(drainKey(i, 1))) {
+			t.Errorf("name%d at %s: %v, or another value", i, n.Addr(), err)
+		}
+	}
+}
+
 // ran waits for the end of a process and returns its exit code.
 func ran(t *testing.T, p *process) int {
 	t.Helper()
@@ -91,6 +102,12 @@ func TestDrainThenKill(t *testing.T) {
 		at = append(at, s.dial(n, client.Config{}))
 	}
 	keys := putConversations(t, at[0], 0, 60)
+	const names = 40
+	for i := range names {
+		if err := at[i%3].PutName(t.Context(), fmt.Sprint("name", i), drainBytes(drainKey(i, 1)), client.WithPolicy(client.WriteThrough)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p := cairn(t, nil, "drain", "n1", "--no-wait", "--nats", url)
 	if code := ran(t, p); code != 0 {
 		t.Fatalf("exit %d: %s", code, p.out.String())
@@ -104,6 +121,7 @@ func TestDrainThenKill(t *testing.T) {
 	s.nodes[0].kill()
 	for _, n := range at[1:] {
 		wantAll(t, n, keys)
+		wantNames(t, n, names)
 	}
 	var held []int64
 	for _, n := range s.nodes[1:] {
@@ -122,6 +140,7 @@ func TestDrainThenKill(t *testing.T) {
 	}
 	s.nodes[1].kill()
 	wantAll(t, at[2], keys)
+	wantNames(t, at[2], names)
 	// The last one has nobody left.
 	p = cairn(t, nil, "drain", "n3", "--nats", url)
 	if code := ran(t, p); code != exitUnavailable {

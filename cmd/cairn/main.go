@@ -38,7 +38,7 @@ type cli struct {
 	Explain  explainCmd  `cmd:"" help:"Say where a block is, or why a request is routed where it is." group:"look"`
 	Route    routeCmd    `cmd:"" help:"Ask for the best node for a request." group:"look"`
 	Status   statusCmd   `cmd:"" aliases:"stat" help:"Show the cluster." group:"look"`
-	Drain    drainCmd    `cmd:"" help:"Have a node hand over the blocks that only it has, so that it may be stopped; routers send it nothing new." group:"cluster"`
+	Drain    drainCmd    `cmd:"" help:"Have a node hand over what only it has, so that it may be stopped; routers send it nothing new." group:"cluster"`
 	Log      logCmd      `cmd:"" help:"Show the changes of a name in the coherence log." group:"look"`
 	Decode   decodeCmd   `cmd:"" help:"Show a message of the coherence log as JSON." group:"look"`
 	Health   healthCmd   `cmd:"" help:"Exit with 0 if a server answers." group:"look"`

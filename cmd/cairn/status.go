@@ -95,8 +95,8 @@ func troubleText(s node.Status) string {
 		switch {
 		case h.Safe:
 			text += ", may be stopped"
-		case h.LeftBlocks > 0:
-			text += fmt.Sprintf(", %d blocks of %d still only here", h.LeftBlocks, h.Blocks+h.LeftBlocks)
+		case h.Left():
+			text += fmt.Sprintf(", %d blocks and %d names still only here", h.LeftBlocks, h.LeftNames)
 		}
 		words = append(words, text)
 	}

@@ -67,6 +67,7 @@
 // Revoke has found fewer copies, there were not enough nodes) gets more, owned or not:
 // the first of its live homes copies the object, and a Rehome says so. An owner whose
 // writes have fewer copies than there could be owns the block again before its next write.
+// A home that is about to leave does not count as one, but copies the object ([Draining]).
 //
 // # Duties of the caller
 //

@@ -167,6 +167,12 @@ type Gone struct{ Key, Object block.Key }
 // ends with Left.
 type Leave struct{}
 
+// Draining says which members are about to leave, this node among them or not. As long as
+// others stay, this node makes no draining one a home, and an object of which only draining
+// nodes are homes gets others. It comes when the members change, and as often as homes should be
+// looked after again. It only guides what nodes propose: they need not know the same.
+type Draining struct{ Members []string }
+
 // Stop says that the log cannot be trusted any more: it lost its end, or is
 // another one. Strict service ends for the life of the Machine.
 type Stop struct{ Err error }
@@ -187,4 +193,5 @@ func (Barrier) event()    {}
 func (Clear) event()      {}
 func (Gone) event()       {}
 func (Leave) event()      {}
+func (Draining) event()   {}
 func (Stop) event()       {}

@@ -23,10 +23,11 @@ func (m *Machine) homes(key block.Key, k int) (homes ledger.Homes, names []strin
 }
 
 func (m *Machine) rendezvous(key block.Key, k int, without func(number uint16) bool) (homes ledger.Homes) {
-	durable := slices.ContainsFunc(m.led.Members(), func(mem ledger.Member) bool { return mem.Live && mem.Durable })
+	stays := m.stays()
+	durable := slices.ContainsFunc(m.led.Members(), func(mem ledger.Member) bool { return stays(mem) && mem.Durable })
 	var weights [ledger.MostHomes]uint64
 	for _, mem := range m.led.Members() {
-		if !mem.Live || durable && !mem.Durable || without != nil && without(mem.Number) {
+		if !stays(mem) || durable && !mem.Durable || without != nil && without(mem.Number) {
 			continue
 		}
 		w := mix(key.Hash64() ^ mix(uint64(mem.Number)))
@@ -41,6 +42,29 @@ func (m *Machine) rendezvous(key block.Key, k int, without func(number uint16) b
 		}
 	}
 	return homes
+}
+
+// stays tells of members whether they are live and not about to leave; if all are about to,
+// whether they are live.
+func (m *Machine) stays() func(ledger.Member) bool {
+	live := func(mem ledger.Member) bool { return mem.Live }
+	if len(m.draining) == 0 {
+		return live
+	}
+	stays := func(mem ledger.Member) bool { return mem.Live && !slices.Contains(m.draining, mem.ID) }
+	if slices.ContainsFunc(m.led.Members(), stays) {
+		return stays
+	}
+	return live
+}
+
+// drain takes in which members are about to leave, and has the homes of all blocks looked
+// after.
+func (m *Machine) drain(e Draining) {
+	m.draining = e.Members
+	if len(m.draining) > 0 && m.phase == serving {
+		m.do(Scan{Homes: true})
+	}
 }
 
 // mix is the finalizer of SplitMix64 (Steele, Lea and Flood 2014).
@@ -181,17 +205,20 @@ func (m *Machine) check(e Check) {
 }
 
 // rehome copies the object of a block to further homes if it has too few and this node
-// is the first of them that is live. A home that has not been away for long counts.
+// is the first of them that is live. A home that has not been away for long counts, one that
+// drains does not.
 func (m *Machine) rehome(p ledger.Pointer, s Space) {
 	m.grow()
 	var homes ledger.Homes
 	kept, first := 0, uint16(0)
+	stays := m.stays()
 	for _, n := range p.Value.Homes {
 		if n == 0 {
 			continue
 		}
-		live := m.led.Member(n).Live
-		if live || m.now-m.members[n-1].died < m.cfg.RehomeAfter {
+		mem := m.led.Member(n)
+		live := mem.Live
+		if stays(*mem) || !live && m.now-m.members[n-1].died < m.cfg.RehomeAfter {
 			homes[kept] = n
 			kept++
 		}

@@ -136,6 +136,7 @@ type Machine struct {
 	members           []watched     // by number-1
 	orphans           time.Duration // since when there are blocks that dead incarnations own
 	homeless          time.Duration // when blocks that lack a home are looked for again; 0: no need
+	draining          []string      // members that are about to leave
 	asked             attempts      // records that are repeated until they are no longer needed
 
 	out      []entry  // records that wait for a message
@@ -264,6 +265,8 @@ func (m *Machine) handle(ev Event) {
 		m.gone(e)
 	case Leave:
 		m.leave()
+	case Draining:
+		m.drain(e)
 	case Stop:
 		m.stop(e.Err)
 	}

@@ -154,6 +154,8 @@ func (s *script) command(t testing.TB, d *datadriven.TestData) {
 		s.step(n, Gone{Key: key, Object: n.m.blocks[key].value.Object})
 	case "leave":
 		s.step(s.node(c.arg(0)), Leave{})
+	case "draining":
+		s.step(s.node(c.arg(0)), Draining{Members: c.plain[1:]})
 	case "garbage":
 		s.garbage()
 	case "verdicts":
