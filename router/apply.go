@@ -91,8 +91,9 @@ func (ix *Index) Apply(e Event) error {
 // change applies changes to the table, a batch of them at a time: where they are, then
 // all loads from memory at once, then what is to be done. A block that is new has to be
 // looked for until a bucket has room, which is often the one after its home. The two lie
-// side by side, so that both are loaded. Index.mu is held.
-func (ix *Index) change(n *node, changes []Change) {
+// side by side, so that both are loaded. It returns how many changes there were to make.
+// Index.mu is held.
+func (ix *Index) change(n *node, changes []Change) (made int) {
 	var (
 		fps   [touchAhead]uint64
 		homes [touchAhead]*bucket
@@ -115,6 +116,7 @@ func (ix *Index) change(n *node, changes []Change) {
 			if !ix.shardOf(fps[i]).set(fps[i], n.slot, c.Tier, c.Stored, ix.buf) {
 				continue
 			}
+			made++
 			if c.Stored {
 				n.blocks[c.Tier]++
 			} else {
@@ -123,4 +125,5 @@ func (ix *Index) change(n *node, changes []Change) {
 		}
 		changes = changes[len(some):]
 	}
+	return made
 }

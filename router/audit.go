@@ -35,7 +35,7 @@ func (ix *Index) compare(keys []block.Key, m *Match) {
 	for i := range exact.Nodes {
 		o := &exact.Nodes[i]
 		if id := exact.Node(o); o.Prefix > m.Of(id).Prefix {
-			ix.close(id, keys)
+			ix.retract(id, keys)
 		}
 	}
 }
@@ -53,10 +53,10 @@ func (m *Match) same(o *Match) bool {
 	return true
 }
 
-// close takes the blocks behind the first hole in what the node holds of keys out of
+// retract takes the blocks behind the first hole in what the node holds of keys out of
 // the index. It looks again, because a reader beside a writer may take a change half
 // done for a hole.
-func (ix *Index) close(id string, keys []block.Key) {
+func (ix *Index) retract(id string, keys []block.Key) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	n := ix.nodes[id]
@@ -105,6 +105,7 @@ func (ix *Index) holds(n *node, key *block.Key) block.TierMask {
 	return 0
 }
 
+// reported tells whether a hole of the node waits to be told. Index.mu is held.
 func (ix *Index) reported(id string) bool {
 	for _, h := range ix.holes {
 		if h.Node == id {

@@ -106,9 +106,9 @@ func TestDoubtAsksForASnapshot(t *testing.T) {
 func TestWhatIsNoHoleStays(t *testing.T) {
 	ix, keys := violated(t)
 	mustApply(t, ix, stored("a", 112, block.Host, keys[10:11]))
-	ix.close("a", keys)
-	ix.close("b", keys)
-	ix.close("nobody", keys)
+	ix.retract("a", keys)
+	ix.retract("b", keys)
+	ix.retract("nobody", keys)
 	if s := ix.Stats(); s.Violations != 0 || s.Retracted != 0 || len(ix.Holes()) != 0 {
 		t.Errorf("%d violations, %d retracted", s.Violations, s.Retracted)
 	}

@@ -90,8 +90,8 @@ type Holder struct {
 // Index knows which node holds which block. All methods may be called in
 // parallel; look-ups take no lock.
 type Index struct {
+	shards [shards]shard // first, so that each begins with a cache line
 	config IndexConfig
-	shards [shards]shard
 	view   atomic.Pointer[view]
 
 	matches    atomic.Uint64

@@ -12,12 +12,6 @@ import "cairn/block"
 // learnedTier is where blocks are that nobody announces: in the cache of an engine.
 const learnedTier = block.VRAM
 
-// generation is the older one of what was learned of a node.
-type generation struct {
-	slot   int
-	blocks *node // counts them; it is in nobody's list
-}
-
 // Learn takes for granted that the node holds the blocks from now on, and tells
 // whether it did: not for a node that is unknown, gone, or has announced anything.
 func (ix *Index) Learn(id string, keys []block.Key) bool {
@@ -29,16 +23,20 @@ func (ix *Index) Learn(id string, keys []block.Key) bool {
 		return false
 	}
 	n.learned = true
-	for i := range keys {
-		fp := fingerprint(&keys[i])
-		s := ix.shardOf(fp)
-		if n.past != nil && s.set(fp, n.past.slot, learnedTier, false, ix.buf) {
-			n.past.blocks.blocks[learnedTier]--
+	var changes [touchAhead]Change
+	for len(keys) > 0 {
+		some := changes[:min(touchAhead, len(keys))]
+		if n.past != nil {
+			for i := range some {
+				some[i] = Change{Key: keys[i], Tier: learnedTier}
+			}
+			ix.change(n.past, some)
 		}
-		if s.set(fp, n.slot, learnedTier, true, ix.buf) {
-			n.blocks[learnedTier]++
-			ix.stats.learned++
+		for i := range some {
+			some[i] = Change{Key: keys[i], Tier: learnedTier, Stored: true}
 		}
+		ix.stats.learned += uint64(ix.change(n, some))
+		keys = keys[len(some):]
 	}
 	ix.relieve()
 	return true
@@ -61,9 +59,9 @@ func (ix *Index) Age() error {
 			continue
 		}
 		ix.retirePast(n)
-		past := &node{id: n.id, slot: n.slot, blocks: n.blocks}
-		n.past, n.slot, n.blocks = &generation{n.slot, past}, slot, TierBlocks{}
-		ix.memory.owners[past.slot], ix.memory.owners[slot] = past, n
+		n.past = &node{id: n.id, slot: n.slot, blocks: n.blocks}
+		n.slot, n.blocks = slot, TierBlocks{}
+		ix.memory.owners[n.past.slot], ix.memory.owners[slot] = n.past, n
 		ix.publish(n)
 	}
 	return failed
@@ -103,7 +101,7 @@ func (n *node) known() TierBlocks {
 	b := n.blocks
 	if n.past != nil {
 		for t := range b {
-			b[t] += n.past.blocks.blocks[t]
+			b[t] += n.past.blocks[t]
 		}
 	}
 	return b

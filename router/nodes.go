@@ -20,7 +20,7 @@ type node struct {
 	blocks      TierBlocks
 	heard       bool          // it has announced something
 	learned     bool          // something was learned of it instead
-	past        *generation   // the older part of that
+	past        *node         // the older part of that; in nobody's list, only its slot and blocks count
 	changed     chan struct{} // closed at the next change, when somebody waits
 }
 
