@@ -102,7 +102,7 @@ func TestDoubtAsksForASnapshot(t *testing.T) {
 	}
 }
 
-// A change half done looks like a hole to a reader: close looks again.
+// A change half done looks like a hole to a reader: retract looks again.
 func TestWhatIsNoHoleStays(t *testing.T) {
 	ix, keys := violated(t)
 	mustApply(t, ix, stored("a", 112, block.Host, keys[10:11]))
