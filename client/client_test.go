@@ -372,7 +372,7 @@ func TestOneNodeThatIsGoneIsUnavailable(t *testing.T) {
 
 func TestTimeLimits(t *testing.T) {
 	a, b := newServer("a").start(t, "tcp", ""), newServer("b").start(t, "tcp", "")
-	c := open(t, client.Config{Timeout: 500 * time.Millisecond, Cooldown: time.Hour}, a, b)
+	c := open(t, client.Config{Timeout: 1500 * time.Millisecond, Cooldown: time.Hour}, a, b)
 	mustPut(t, c, 1, 10)
 	a.on("CAIRN.MGET", hang)
 	n, _ := c.Node(a.addr)

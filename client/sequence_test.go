@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log"
 	"testing"
-	"time"
 
 	"cairn/block"
 	"cairn/client"
@@ -29,7 +28,7 @@ func tokensOf(tb testing.TB, n int) *sequence.TokenSequence {
 func openSeq(t *testing.T, tokens int) (*server, *client.Client, *client.Sequence) {
 	t.Helper()
 	s := newServer("n1").start(t, "tcp", "")
-	c := open(t, client.Config{Timeout: 2 * time.Second}, s)
+	c := open(t, client.Config{}, s)
 	q, m, err := c.OpenSequence(t.Context(), tokensOf(t, tokens))
 	if err != nil || m != (client.Match{}) {
 		t.Fatal(m, err)

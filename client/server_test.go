@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"cairn/block"
 	"cairn/resp"
@@ -29,6 +30,7 @@ type server struct {
 	quiet    bool // under a benchmark: CAIRN.MGET is answered and nothing else done
 	room     int  // bytes that one CAIRN.MGET answers; 0: no limit
 	calls    [][]string
+	called   chan struct{}             // closed by the next call
 	fault    func(call []string) fault // what to do in place of a command
 	srv      *resp.Server
 	served   chan error
@@ -53,7 +55,7 @@ const (
 )
 
 func newServer(id string) *server {
-	return &server{id: id, blocks: map[block.Key]stored{}, log: newNameLog()}
+	return &server{id: id, blocks: map[block.Key]stored{}, log: newNameLog(), called: make(chan struct{})}
 }
 
 // start begins to serve on addr; "" is a free port of the loopback.
@@ -135,6 +137,25 @@ func (s *server) count(command string) int {
 	return n
 }
 
+// awaitCalls waits until a command was called n times.
+func (s *server) awaitCalls(tb testing.TB, command string, n int) {
+	tb.Helper()
+	deadline := time.After(time.Minute)
+	for {
+		s.mu.Lock()
+		called := s.called
+		s.mu.Unlock()
+		if s.count(command) >= n {
+			return
+		}
+		select {
+		case <-called:
+		case <-deadline:
+			tb.Fatalf("%s was called %d times, want %d", command, s.count(command), n)
+		}
+	}
+}
+
 // last is the newest call of a command.
 func (s *server) last(command string) []string {
 	s.mu.Lock()
@@ -174,6 +195,8 @@ func (c *session) Do(ctx context.Context, w *resp.Writer, cmd *resp.Command) {
 	}
 	s.mu.Lock()
 	s.calls = append(s.calls, call)
+	close(s.called)
+	s.called = make(chan struct{})
 	f := none
 	if s.fault != nil {
 		f = s.fault(call)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -16,6 +17,7 @@ func TestGoRedis(t *testing.T) {
 			_, addr := serve(t, network, ServerConfig{}, newMemory())
 			c := redis.NewClient(&redis.Options{
 				Network: network, Addr: addr, Protocol: protocol,
+				DialTimeout: time.Minute, ReadTimeout: time.Minute, WriteTimeout: time.Minute,
 				MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 			})
 			defer c.Close()

@@ -141,8 +141,8 @@ func (m *memory) await(t *testing.T, want string) {
 		if got != want {
 			t.Fatalf("event %q, want %q", got, want)
 		}
-	case <-time.After(5 * time.Second):
-		t.Fatalf("no %q within 5 s", want)
+	case <-time.After(time.Minute):
+		t.Fatalf("no %q", want)
 	}
 }
 
@@ -332,9 +332,10 @@ func TestReadTimeout(t *testing.T) {
 		t.Errorf("%d timeouts, want 1", n)
 	}
 
+	// A client is not answered for sure that needs longer than this for its first command.
 	_, addr = serve(t, "tcp", ServerConfig{IdleTimeout: 20 * time.Millisecond}, m)
 	nc, r = dialRaw(t, "tcp", addr)
-	exchange(t, nc, r, "PING\n", "+PONG\r\n", true)
+	exchange(t, nc, r, "", "", true)
 }
 
 // A client that asks and does not read: the write times out and what was queued
