@@ -92,11 +92,11 @@ func (c *Coherence) SaveSnapshot(ctx context.Context, sequence uint64, data []by
 			metaSequence: strconv.FormatUint(sequence, 10),
 			metaStream:   strconv.FormatInt(created.UnixNano(), 10),
 		},
-	}, data)
+	}, data, nil)
 	if err != nil {
 		return fmt.Errorf("cluster: %w: write %d: %w", ErrSnapshot, sequence, err)
 	}
-	same, err := sameObject(ctx, c.conn, info, data)
+	same, err := sameObject(ctx, c.conn, info, data, nil)
 	if err != nil {
 		return fmt.Errorf("cluster: %w: read %d back: %w", ErrSnapshot, sequence, err)
 	}

@@ -31,9 +31,18 @@ const (
 
 func objectChunks(bucket, id string) string { return objectSubjects + bucket + ".C." + id }
 
+// unhurried is called after each piece of an object, and may give way to others; nil does not.
+type unhurried func()
+
+func (u unhurried) pause() {
+	if u != nil {
+		u()
+	}
+}
+
 // putObject is ObjectStore.Put, without more of data on its way than objectWindow. It
 // keeps nothing of data.
-func putObject(ctx context.Context, conn *Conn, store jetstream.ObjectStore, bucket string, meta jetstream.ObjectMeta, data []byte) (_ *jetstream.ObjectInfo, err error) {
+func putObject(ctx context.Context, conn *Conn, store jetstream.ObjectStore, bucket string, meta jetstream.ObjectMeta, data []byte, pace unhurried) (_ *jetstream.ObjectInfo, err error) {
 	old, err := store.GetInfo(ctx, meta.Name, jetstream.GetObjectInfoShowDeleted())
 	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
 		return nil, err
@@ -50,7 +59,7 @@ func putObject(ctx context.Context, conn *Conn, store jetstream.ObjectStore, buc
 		}
 		return err
 	}
-	if err := putChunks(ctx, conn, objectChunks(bucket, info.NUID), data); err != nil {
+	if err := putChunks(ctx, conn, objectChunks(bucket, info.NUID), data, pace); err != nil {
 		return nil, errors.Join(err, purge(info.NUID))
 	}
 	m := nats.NewMsg(objectSubjects + bucket + ".M." + base64.URLEncoding.EncodeToString([]byte(meta.Name)))
@@ -69,7 +78,7 @@ func putObject(ctx context.Context, conn *Conn, store jetstream.ObjectStore, buc
 }
 
 // putChunks publishes data in pieces, and returns when the stream has all of them.
-func putChunks(ctx context.Context, conn *Conn, subject string, data []byte) error {
+func putChunks(ctx context.Context, conn *Conn, subject string, data []byte, pace unhurried) error {
 	var mu sync.Mutex
 	var failed error
 	js, err := jetstream.New(conn.NC, jetstream.WithPublishAsyncMaxPending(objectWindow), jetstream.WithPublishAsyncTimeout(objectWait),
@@ -86,7 +95,7 @@ func putChunks(ctx context.Context, conn *Conn, subject string, data []byte) err
 		if _, err := js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: chunk}, jetstream.WithStallWait(objectWait)); err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
+		if pace.pause(); ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
@@ -104,11 +113,12 @@ func putChunks(ctx context.Context, conn *Conn, subject string, data []byte) err
 const objectWait = 10 * time.Second
 
 // sameObject reads an object back, and tells whether it is data.
-func sameObject(ctx context.Context, conn *Conn, info *jetstream.ObjectInfo, data []byte) (bool, error) {
+func sameObject(ctx context.Context, conn *Conn, info *jetstream.ObjectInfo, data []byte, pace unhurried) (bool, error) {
 	same := info.Size == uint64(len(data))
 	err := readChunks(ctx, conn.JS, info, func(chunk []byte) {
 		same = same && bytes.HasPrefix(data, chunk)
 		data = data[min(len(chunk), len(data)):]
+		pace.pause()
 	})
 	return same && len(data) == 0, err
 }

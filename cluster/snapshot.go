@@ -48,7 +48,7 @@ var errNoSnapshot = errors.New("no snapshot of this incarnation")
 
 // storeSnapshot writes a snapshot to a slot, reads it back and compares. It keeps nothing of
 // data.
-func storeSnapshot(ctx context.Context, conn *Conn, store jetstream.ObjectStore, h SnapshotHeader, data []byte, slot int) error {
+func storeSnapshot(ctx context.Context, conn *Conn, store jetstream.ObjectStore, h SnapshotHeader, data []byte, slot int, pace unhurried) error {
 	name := placeSnapshotName(h.Node, slot)
 	info, err := putObject(ctx, conn, store, BucketSnapshots, jetstream.ObjectMeta{
 		Name:        name,
@@ -58,11 +58,11 @@ func storeSnapshot(ctx context.Context, conn *Conn, store jetstream.ObjectStore,
 			metaCovered:     strconv.FormatUint(h.Covered, 10),
 			metaAfter:       strconv.FormatUint(h.After, 10),
 		},
-	}, data)
+	}, data, pace)
 	if err != nil {
 		return fmt.Errorf("cluster: write snapshot %s: %w", name, err)
 	}
-	same, err := sameObject(ctx, conn, info, data)
+	same, err := sameObject(ctx, conn, info, data, pace)
 	if err != nil {
 		return fmt.Errorf("cluster: read snapshot %s back: %w", name, err)
 	}

@@ -26,7 +26,8 @@ type snapshotter struct {
 	turn    chan struct{} // capacity 1: held by whoever writes
 	walk    Walk          // set before ready is closed
 	newest  atomic.Pointer[SnapshotInfo]
-	slot    int // guarded by turn: where the next one goes
+	waiting atomic.Int32 // callers of ensure
+	slot    int          // guarded by turn: where the next one goes
 	written atomic.Uint64
 	failed  atomic.Uint64
 }
@@ -122,7 +123,29 @@ func (s *snapshotter) ensure(ctx context.Context, atLeast uint64) (SnapshotInfo,
 	if n, ok := fresh(); ok {
 		return n, nil
 	}
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
 	return s.writeUnless(ctx, fresh)
+}
+
+// snapshotPause is what passes after each piece of a snapshot that nobody waits for: one that
+// is written and read back at full speed delays events by tens of milliseconds. All pauses
+// together take at most one in pauseShare of SnapshotTimeout, for each way.
+const (
+	snapshotPause = 8 * time.Millisecond
+	pauseShare    = 8
+)
+
+// pace makes room for events while a snapshot of so many bytes is written and read back,
+// unless somebody waits for it.
+func (s *snapshotter) pace(ctx context.Context, bytes int) unhurried {
+	pieces := bytes/objectChunk + 1
+	pause := min(snapshotPause, s.p.cfg.SnapshotTimeout/pauseShare/time.Duration(pieces))
+	return func() {
+		if s.waiting.Load() == 0 {
+			wait(ctx, pause)
+		}
+	}
 }
 
 func (s *snapshotter) write(ctx context.Context) (SnapshotInfo, error) {
@@ -199,7 +222,7 @@ func (s *snapshotter) store(ctx context.Context) (SnapshotInfo, error) {
 	n := SnapshotInfo{Node: h.Node, Incarnation: h.Incarnation, Covered: h.Covered, Blocks: b.Len(), Object: placeSnapshotName(h.Node, s.slot)}
 	data, err := b.Encode(h)
 	if err == nil {
-		err = storeSnapshot(ctx, s.p.conn, store, h, data, s.slot)
+		err = storeSnapshot(ctx, s.p.conn, store, h, data, s.slot, s.pace(ctx, len(data)))
 	}
 	if err != nil {
 		return SnapshotInfo{}, err
