@@ -66,7 +66,7 @@ func TestGlobMatchIsQuick(t *testing.T) {
 			t.Errorf("%.20q… matches", pattern)
 		}
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("took %v", took)
 	}
 }

