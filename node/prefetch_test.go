@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cairn/block"
+	"cairn/client"
 	"cairn/coherency"
 	"cairn/sequence"
 )
@@ -515,5 +516,31 @@ func TestRecentForgets(t *testing.T) {
 	}
 	if (&recent{}).note(key(1), start) {
 		t.Error("without a time, something is remembered")
+	}
+}
+
+func TestPrefetchThroughTheClient(t *testing.T) {
+	c := newMemCluster()
+	n1, _ := c.join(t, "n1", testTiers{host: 8 << 20}.open(t), nil)
+	n2, addr := c.join(t, "n2", testTiers{host: 8 << 20}.open(t), holdLong)
+	putRange(t, n1, 0, 5)
+	cl, err := client.Open(t.Context(), client.Config{Nodes: []string{addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	to, err := cl.Node(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := to.Prefetch(t.Context(), block.Host, seqKeys(7), 20*time.Second); n != 5 || err != nil {
+		t.Errorf("with patience: %d, %v", n, err)
+	}
+	wantPinned(t, n2, block.Host, 5)
+	if n, err := to.Prefetch(t.Context(), block.Host, seqKeys(7), 0); n != 7 || err != nil {
+		t.Errorf("without: %d, %v", n, err)
+	}
+	if _, err := to.Prefetch(t.Context(), block.Disk, seqKeys(7), 0); err == nil {
+		t.Error("to disk: no error")
 	}
 }

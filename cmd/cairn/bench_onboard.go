@@ -16,7 +16,8 @@ import (
 )
 
 // benchOnboardCmd measures what an onboard makes of the link: two nodes in this process,
-// the second of which brings a prefix from the first one's host memory into its GPU memory.
+// the second of which brings a prefix from the first one's host memory into its GPU memory,
+// once when the request is there, and once with the prefix fetched ahead of it.
 // Every round measures each case in turn, so that ratios mean something on a machine that
 // others use as well.
 type benchOnboardCmd struct {
@@ -70,7 +71,7 @@ type onboardBench struct {
 	keys    []block.Key
 	closers []func() error
 
-	tcp, reads, onboards onboardCase
+	tcp, reads, onboards, ahead onboardCase
 }
 
 // onboardCase is the rounds of one case: rates in bytes a second, and the time of the
@@ -90,7 +91,7 @@ func (b *onboardBench) start(a *app, dir string) error {
 		id := "n" + strconv.Itoa(i)
 		cfg, err := nodeDefaults("--id", id, "--data", filepath.Join(dir, id), "--listen", "127.0.0.1:0", "--nats", b.cluster.servers[0].ClientURL(),
 			"--host", room, "--disk", "0", "--vram", room, "--classes", b.c.class(), "--prefault",
-			"--sequence-pins", "1", "--sequence-transfers", strconv.Itoa(b.c.Transfers), "--sequence-batch", strconv.Itoa(b.c.Batch))
+			"--sequence-pins", "1", "--prefetch-pins", "1", "--sequence-transfers", strconv.Itoa(b.c.Transfers), "--sequence-batch", strconv.Itoa(b.c.Batch))
 		if err != nil {
 			return err
 		}
@@ -154,6 +155,7 @@ func (b *onboardBench) measure(a *app) error {
 			{&b.tcp, link.tcp},
 			{&b.reads, func(ctx context.Context) (rate, error) { return link.reads(ctx, b.from.addr, b.keys) }},
 			{&b.onboards, b.onboard},
+			{&b.ahead, b.onboardAhead},
 		} {
 			runtime.GC() // what the case before has left is not this one's
 			r, err := k.measure(a.ctx)
@@ -183,18 +185,40 @@ func (b *onboardBench) measure(a *app) error {
 // profiledOnboards is how many onboards a profile is of.
 const profiledOnboards = 30
 
-// onboard opens a sequence, brings it in, and takes everything away again.
+// onboardAhead is onboard of blocks that were fetched into host memory before.
+func (b *onboardBench) onboardAhead(ctx context.Context) (r rate, err error) {
+	n, err := b.client.Node(b.to.addr)
+	if err != nil {
+		return r, err
+	}
+	here, err := n.Prefetch(ctx, block.Host, b.keys, time.Minute)
+	if err == nil && here != len(b.keys) {
+		err = fmt.Errorf("%d of %d blocks were fetched ahead", here, len(b.keys))
+	}
+	if err != nil {
+		return r, err
+	}
+	return b.bringIn(ctx, n, len(b.keys))
+}
+
+// onboard brings a sequence in from the other node.
 func (b *onboardBench) onboard(ctx context.Context) (r rate, err error) {
 	n, err := b.client.Node(b.to.addr)
 	if err != nil {
 		return r, err
 	}
+	return b.bringIn(ctx, n, 0)
+}
+
+// bringIn opens a sequence of which the node has so many blocks, onboards it, and takes
+// everything away again.
+func (b *onboardBench) bringIn(ctx context.Context, n *client.Node, local int) (r rate, err error) {
 	s, m, err := n.OpenSequenceKeys(ctx, b.keys)
 	if err != nil {
 		return r, err
 	}
 	defer s.Close()
-	if m.Prefix != len(b.keys) || m.Local != 0 {
+	if m.Prefix != len(b.keys) || m.Local != local {
 		return r, fmt.Errorf("%d of %d blocks were found, %d of them at the node itself", m.Prefix, len(b.keys), m.Local)
 	}
 	tier, err := block.ParseTier(b.c.To)
@@ -236,6 +260,13 @@ type onboardResult struct {
 	Of     float64 `json:"onboard_share,omitempty"`
 	OfLow  float64 `json:"onboard_share_low,omitempty"`
 	OfHigh float64 `json:"onboard_share_high,omitempty"`
+	// Faster is how many times as fast as the onboard of the same round it was, for what was
+	// fetched ahead.
+	Faster     float64 `json:"times_as_fast,omitempty"`
+	FasterLow  float64 `json:"times_as_fast_low,omitempty"`
+	FasterHigh float64 `json:"times_as_fast_high,omitempty"`
+	// Milliseconds is the median time of all blocks.
+	Milliseconds float64 `json:"milliseconds"`
 	// CPU is the processor's time for all blocks, and OfCPU the onboards' as a multiple.
 	CPU   float64 `json:"processor_ms"`
 	OfCPU float64 `json:"onboard_processor_times,omitempty"`
@@ -246,14 +277,19 @@ func (b *onboardBench) report(a *app) error {
 	for _, k := range []struct {
 		name string
 		onboardCase
-	}{{"raw TCP", b.tcp}, {"batched peer reads", b.reads}, {"onboard to " + b.c.To, b.onboards}} {
+	}{{"raw TCP", b.tcp}, {"batched peer reads", b.reads}, {"onboard to " + b.c.To, b.onboards}, {"the same, fetched ahead", b.ahead}} {
 		r := onboardResult{Case: k.name}
 		r.MBps, r.Low, r.High = medianOf(k.rates)
 		const mb = 1e6
 		r.MBps, r.Low, r.High = r.MBps/mb, r.Low/mb, r.High/mb
+		r.Milliseconds = float64(b.c.Size) * float64(b.c.Blocks) / r.MBps / 1e3
 		r.CPU, _, _ = medianOf(k.cpu)
 		r.CPU *= 1e3
-		if &k.rates[0] != &b.onboards.rates[0] {
+		switch &k.rates[0] {
+		case &b.onboards.rates[0]:
+		case &b.ahead.rates[0]:
+			r.Faster, r.FasterLow, r.FasterHigh = medianOf(ratios(b.ahead.rates, b.onboards.rates))
+		default:
 			r.Of, r.OfLow, r.OfHigh = medianOf(ratios(b.onboards.rates, k.rates))
 			r.OfCPU, _, _ = medianOf(ratios(b.onboards.cpu, k.cpu))
 		}
@@ -264,7 +300,7 @@ func (b *onboardBench) report(a *app) error {
 	}
 	fmt.Fprintf(a.out, "%d blocks of %v, %d connections, %d blocks a batch\n", b.c.Blocks, b.c.Size, b.c.Transfers, b.c.Batch)
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "case\tMB/s\tlow–high\tonboard has of it\ttarget\tprocessor ms\tonboard takes")
+	fmt.Fprintln(w, "case\tms\tMB/s\tlow–high\tonboard has of it\ttarget\tprocessor ms\tonboard takes")
 	for i, r := range results {
 		share, target, times := "", "", ""
 		if r.Of > 0 {
@@ -274,7 +310,12 @@ func (b *onboardBench) report(a *app) error {
 		if i == 1 {
 			target = "≥ 80 %"
 		}
-		fmt.Fprintf(w, "%s\t%.0f\t%.0f–%.0f\t%s\t%s\t%.0f\t%s\n", r.Case, r.MBps, r.Low, r.High, share, target, r.CPU, times)
+		fmt.Fprintf(w, "%s\t%.1f\t%.0f\t%.0f–%.0f\t%s\t%s\t%.0f\t%s\n", r.Case, r.Milliseconds, r.MBps, r.Low, r.High, share, target, r.CPU, times)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	last := results[len(results)-1]
+	_, err := fmt.Fprintf(a.out, "fetched ahead into host memory, the onboard is %.1f times as fast (%.1f–%.1f)\n", last.Faster, last.FasterLow, last.FasterHigh)
+	return err
 }

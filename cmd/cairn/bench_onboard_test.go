@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"testing"
+	"time"
 
 	"cairn/node"
 )
@@ -20,11 +21,11 @@ func TestBenchOnboard(t *testing.T) {
 			t.Fatal(err)
 		}
 		var list []onboardResult
-		if err := json.Unmarshal(out.Bytes(), &list); err != nil || len(list) != 3 {
+		if err := json.Unmarshal(out.Bytes(), &list); err != nil || len(list) != 4 {
 			t.Fatalf("%d results, %v", len(list), err)
 		}
 		for i, r := range list {
-			if r.MBps <= 0 || r.Low > r.MBps || r.High < r.MBps || (r.Of > 0) != (i < 2) {
+			if r.MBps <= 0 || r.Low > r.MBps || r.High < r.MBps || (r.Of > 0) != (i < 2) || (r.Faster > 0) != (i == 3) {
 				t.Errorf("%s: %+v", to, r)
 			}
 		}
@@ -43,10 +44,12 @@ func TestSequenceFlags(t *testing.T) {
 	}
 	var got node.Config
 	cfg.Sequence.apply(&got)
-	if err := cfg.Sequence.validate(); err != nil || got.SequenceBatch != 7 || got.SequencePins != 0.25 || got.Sequences != 1024 {
+	if err := cfg.Sequence.validate(); err != nil || got.SequenceBatch != 7 || got.SequencePins != 0.25 || got.Sequences != 1024 ||
+		got.Prefetches != 2 || got.PrefetchQueue != 64 || got.PrefetchPins != 0.25 || got.PrefetchHold != 5*time.Second || got.KeepWithin != 2*time.Minute {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, args := range [][]string{{"--sequence-pins", "0"}, {"--sequence-pins", "1.5"}, {"--sequence-pins", "NaN"}, {"--max-sequences", "0"}, {"--sequence-idle", "-1s"}} {
+	for _, args := range [][]string{{"--sequence-pins", "0"}, {"--sequence-pins", "1.5"}, {"--sequence-pins", "NaN"}, {"--max-sequences", "0"}, {"--sequence-idle", "-1s"},
+		{"--prefetch-pins", "2"}, {"--max-prefetches", "0"}, {"--prefetch-queue", "-1"}, {"--prefetch-hold", "0s"}, {"--keep-within", "-1s"}} {
 		cfg, err := nodeDefaults(args...)
 		if err == nil {
 			err = cfg.Sequence.validate()
