@@ -9,12 +9,9 @@ import (
 	"cairn/coherency/protocol"
 )
 
-// drainingEvery is how often a node looks which members are about to leave.
-const drainingEvery = time.Second
-
 // watchDraining keeps the machine told which members are about to leave, until ctx ends.
 func (c *coherence) watchDraining(ctx context.Context) {
-	tick := time.NewTicker(drainingEvery)
+	tick := time.NewTicker(c.n.cfg.glance())
 	defer tick.Stop()
 	for {
 		select {

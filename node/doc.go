@@ -14,6 +14,8 @@
 //	sequence.go, sequence_*.go what an engine's request has in place: onboarded, committed, cut
 //	sequences.go               all of them, and how much they may pin
 //	prefetch.go                blocks brought into memory ahead of the requests for them
+//	handover.go, handover_*.go what only this node has goes to others, while it drains
+//	take.go                    the other side of that
 //	names.go, names_*.go       named blocks: read, written, ended
 //	nametable.go, overlay.go   their pointers, as the log has them, and what only this node has
 //
@@ -25,6 +27,7 @@
 //	coherence_stage.go         objects go to their homes, in batches
 //	coherence_home.go          this node is a home: what is staged here, also after a restart
 //	coherence_ask.go           questions to owners and homes
+//	coherence_drain.go         which members are about to leave
 //	coherence_snapshot.go      the state of the log, kept and restored
 //
 // A read looks at the overlay, then at the table. If that is enough for the

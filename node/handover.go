@@ -85,6 +85,9 @@ type handover struct {
 	n    *Node
 	wake chan struct{} // something was asked for; holds one
 	pace pace
+	// placed is who took which block in the last pass; the loop's. The index may not show it:
+	// its memory can be bounded.
+	placed map[block.Key][]*receiver
 
 	// mu guards what follows.
 	mu        sync.Mutex
@@ -198,13 +201,18 @@ func (h *handover) drain(ctx context.Context) {
 	}
 }
 
+// glances is how often within HandoverEvery a node looks whether anything was put into it
+// that it should hand over, and which members drain.
+const glances = 10
+
+func (c Config) glance() time.Duration { return max(c.HandoverEvery/glances, time.Millisecond) }
+
 // await returns when something has been put into the node, or after
 // Config.HandoverEvery: members may have come or gone, and copies with them.
 func (h *handover) await(ctx context.Context) {
-	const parts = 10
-	tick := time.NewTicker(max(h.n.cfg.HandoverEvery/parts, time.Millisecond))
+	tick := time.NewTicker(h.n.cfg.glance())
 	defer tick.Stop()
-	for range parts {
+	for range glances {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -235,10 +243,11 @@ func (h *handover) pass(ctx context.Context) (handed int64) {
 	puts := h.n.counters.puts.Load()
 	staying, trouble := h.probe(ctx)
 	h.rehome(ctx, len(staying) > 0)
-	sole, bytes := h.soles(ctx, staying)
+	sole, blocks, bytes := h.soles(ctx, staying)
+	h.placed = nil
 	h.set(ctx, func(s *HandoverStatus) {
 		h.puts = puts
-		s.LeftBlocks, s.LeftBytes, s.Refused = int64(len(sole)), bytes, map[TakeRefusal]int64{}
+		s.LeftBlocks, s.LeftBytes, s.Refused = blocks, bytes, map[TakeRefusal]int64{}
 		s.Trouble = ""
 		if s.Safe = !s.Left(); !s.Safe {
 			s.Trouble = trouble
@@ -248,6 +257,7 @@ func (h *handover) pass(ctx context.Context) (handed int64) {
 	if len(sole) > 0 {
 		p := newPass(h, staying)
 		handed = p.run(ctx, chains(sole))
+		h.placed = p.placed
 	}
 	if handed == 0 {
 		h.set(ctx, func(s *HandoverStatus) { s.Phase = HandoverWaiting })
@@ -353,14 +363,18 @@ func (h *handover) ask(ctx context.Context, addr string, keys []block.Key) (Take
 	return n.dialer.take(ctx, addr, n.cfg.ID, evict, keys)
 }
 
-// soles are the sealed blocks that no staying member holds in its home tier, and their
-// bytes.
-func (h *handover) soles(ctx context.Context, staying map[string]*receiver) (sole []soleBlock, bytes int64) {
+// lookBlocks is the most blocks that are handed over between two looks, each of which takes
+// some 200 bytes meanwhile.
+const lookBlocks = 1 << 20
+
+// soles are the sealed blocks that no staying member holds in its home tier, at most
+// lookBlocks of them, and how many blocks and bytes they are all together.
+func (h *handover) soles(ctx context.Context, staying map[string]*receiver) (sole []soleBlock, blocks, bytes int64) {
 	var found []soleBlock
 	var keys []block.Key
 	for shard := range shards {
 		if ctx.Err() != nil {
-			return nil, 0
+			return nil, 0, 0
 		}
 		found, keys = found[:0], keys[:0]
 		h.n.dir.scan(shard, func(k block.Key, e entry) bool {
@@ -370,13 +384,24 @@ func (h *handover) soles(ctx context.Context, staying map[string]*receiver) (sol
 			return true
 		})
 		for i, holders := range h.n.peers.Locate(keys) {
-			if !slices.ContainsFunc(holders, func(o Holder) bool { return staying[o.Node].keeps(o.Tiers) }) {
+			if h.kept(keys[i], holders, staying) {
+				continue
+			}
+			blocks++
+			bytes += int64(found[i].Length)
+			if len(sole) < lookBlocks {
 				sole = append(sole, found[i])
-				bytes += int64(found[i].Length)
 			}
 		}
 	}
-	return sole, bytes
+	return sole, blocks, bytes
+}
+
+// kept tells whether a staying member has the block in its home tier, by the index or by
+// its own word in the last pass.
+func (h *handover) kept(key block.Key, holders []Holder, staying map[string]*receiver) bool {
+	return slices.ContainsFunc(holders, func(o Holder) bool { return staying[o.Node].keeps(o.Tiers) }) ||
+		slices.ContainsFunc(h.placed[key], func(r *receiver) bool { return staying[r.Node] == r })
 }
 
 // keeps tells whether a member that has a block in tiers has it in its home; r is nil for

@@ -54,7 +54,10 @@ func TestDrainMovesTheOnlyHomesOfNames(t *testing.T) {
 }
 
 // slowRehome keeps the ordinary search for homes, after a death, out of a test.
-func slowRehome(c *Config) { c.RehomeAfter = time.Hour }
+func slowRehome(c *Config) {
+	quickLooks(c)
+	c.RehomeAfter = time.Hour
+}
 
 func TestDrainOfTheOnlyHomeWithNobodyToTakeOver(t *testing.T) {
 	c := newMemCluster()

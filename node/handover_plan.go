@@ -21,13 +21,6 @@ type chain struct {
 	branches []*chain // that hang on one of its blocks
 }
 
-func (c *chain) bytes() (n int64) {
-	for _, b := range c.blocks {
-		n += int64(b.Length)
-	}
-	return n
-}
-
 // chains cuts sole blocks into chains: each block but the last is continued by the one
 // of its successors that is worth most, with what hangs on that; the others begin chains
 // of their own, as branches of that one. It returns the chains that hang on no sole

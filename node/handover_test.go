@@ -407,6 +407,24 @@ func TestPutsDuringADrain(t *testing.T) {
 	}
 }
 
+// An index whose memory is bounded does not show all that a receiver has: its own word
+// counts.
+func TestDrainByABoundedIndex(t *testing.T) {
+	c := newMemCluster()
+	c.blind = map[string]bool{"n1": true}
+	tiers := testTiers{host: 32 << 20}
+	f := conversations(20)
+	f.prefixClosed(t, c, "n1")
+	n1, _ := c.join(t, "n1", tiers.open(t), quickLooks)
+	n2, _ := c.join(t, "n2", tiers.open(t), nil)
+	f.put(t, n1)
+	drain(t, n1, DrainOptions{})
+	awaitHandover(t, n1, "all is handed over", safe)
+	if taken := n2.counters.taken.Load(); taken != int64(len(f.blocks)) {
+		t.Errorf("%d of %d blocks were sent", taken, len(f.blocks))
+	}
+}
+
 func TestTakeRefusesWhatWouldLeaveAHole(t *testing.T) {
 	c := newMemCluster()
 	tiers := testTiers{host: 8 << 20, disk: 64 << 20}

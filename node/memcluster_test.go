@@ -30,6 +30,7 @@ type memCluster struct {
 	mu       sync.Mutex
 	nodes    map[string]*member
 	holdings map[block.Key]map[string]block.TierMask
+	blind    map[string]bool              // nodes whose index, being bounded, does not show what others have
 	watch    func(node string, ch Change) // if set, is told every change as it happens
 	unseen   map[string]int               // for how many questions more a node is not shown to its peers
 	told     []string                     // to the router, of requests
@@ -90,6 +91,9 @@ func (p port) Locate(keys []block.Key) [][]Holder {
 	out := make([][]Holder, len(keys))
 	for i, k := range keys {
 		for id, tiers := range p.c.holdings[k] {
+			if p.c.blind[p.id] {
+				break
+			}
 			if m := p.c.nodes[id]; id != p.id && m != nil {
 				out[i] = append(out[i], Holder{Node: id, Addr: m.addr, Tiers: tiers})
 			}

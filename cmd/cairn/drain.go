@@ -101,7 +101,7 @@ const lookEvery = 200 * time.Millisecond
 // what is left.
 func (c *drainCmd) follow(a *app, conn *cluster.Conn) (node.HandoverStatus, error) {
 	bar := progress(a.err, -1, "block")
-	defer bar.Exit()
+	defer func() { _ = bar.Exit() }() // for people only
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
