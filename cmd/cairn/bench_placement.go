@@ -89,6 +89,9 @@ func (b *placementBench) start(dir string) error {
 	if err := b.cluster.startServers(dir, b.c.Replicas); err != nil {
 		return err
 	}
+	if err := b.ensure(); err != nil {
+		return err
+	}
 	fmt.Fprintf(b.a.err, "starting %d nodes with %d blocks\n", b.c.Nodes, b.c.Blocks)
 	for i := range b.c.Nodes {
 		held := b.c.Blocks / b.c.Nodes / placementChain * placementChain
@@ -99,6 +102,15 @@ func (b *placementBench) start(dir string) error {
 		b.nodes = append(b.nodes, n)
 	}
 	return b.snapshots()
+}
+
+// ensure makes the streams.
+func (b *placementBench) ensure() error {
+	conn, err := cluster.Connect(b.a.ctx, cluster.ConnConfig{URLs: []string{b.url(0)}, Name: "bench"})
+	if err != nil {
+		return err
+	}
+	return errors.Join(cluster.Ensure(b.a.ctx, conn, cluster.Layout{}), conn.Close())
 }
 
 func (b *placementBench) url(i int) string {
@@ -139,7 +151,7 @@ func (b *placementBench) measure() error {
 		return err
 	}
 	b.rest()
-	if err := b.compare(b.router, "answers that differ from what nodes hold: of the router that was there"); err != nil {
+	if err := b.compare(b.router, "the router that was there"); err != nil {
 		return err
 	}
 	return b.expire()
@@ -313,6 +325,12 @@ func (l *placementLook) report() {
 	f.add("processor time of a change: nodes and NATS", "µs", "", r.cpu.Seconds()*1e6/changes)
 	f.add("index: blocks", "", "", float64(is.Index.Blocks))
 	f.add("index: bytes of the table", "MB", "", float64(is.Index.Bytes)/1e6)
+	if b := l.b.c.MaxIndexBytes; b > 0 {
+		f.add("index: bound", "MB", "", float64(b)/1e6)
+		f.add("index: blocks evicted", "", "", float64(is.Index.Evicted))
+		f.add("index: changes refused", "", "", float64(is.Index.Refused))
+		f.add("index: first position that is not kept", "", "", float64(is.Index.Depth))
+	}
 }
 
 // restarts starts routers beside the first while the nodes announce, and kills each after
@@ -343,7 +361,7 @@ func (b *placementBench) restarted(p *viewProcess) error {
 	}
 	b.f.add("a router starts beside changes, and is up to date", "s", "≤ 10 s", took.Seconds())
 	b.rest()
-	if err := b.compare(p, "answers that differ from what nodes hold: of the router that was started"); err != nil {
+	if err := b.compare(p, "the router that was started"); err != nil {
 		return err
 	}
 	r, err := p.ask(viewQuestion{Report: true})
@@ -372,11 +390,13 @@ func (b *placementBench) compare(p *viewProcess, name string) error {
 	if err != nil {
 		return err
 	}
-	target := "0"
+	none := "0"
 	if b.c.MaxIndexBytes > 0 {
-		target = ""
+		none = "" // the deepest blocks are forgotten
 	}
-	b.f.add(name, "of "+strconv.Itoa(r.Checked), target, float64(r.Wrong))
+	unit := "of " + strconv.Itoa(r.Checked)
+	b.f.add(name+": blocks with other holders than they have", unit, "0", float64(r.Wrong))
+	b.f.add(name+": blocks whose holders it does not know", unit, none, float64(r.Missing))
 	return nil
 }
 

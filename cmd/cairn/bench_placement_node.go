@@ -100,9 +100,6 @@ func startAnnouncer(ctx context.Context, url string, number, blocks int) (_ *ann
 	if n.conn, err = cluster.Connect(ctx, cluster.ConnConfig{URLs: []string{url}, Name: id}); err != nil {
 		return nil, err
 	}
-	if err := cluster.Ensure(ctx, n.conn, cluster.Layout{}); err != nil {
-		return nil, err
-	}
 	n.lease, err = cluster.Join(ctx, n.conn, cluster.Member{ID: id, Addr: id + ":1", StoreID: id}, cluster.LeaseConfig{TTL: placementLease})
 	if err != nil {
 		return nil, err

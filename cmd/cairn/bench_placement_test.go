@@ -8,15 +8,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"cairn/router"
 )
 
-// TestBenchPlacement: a router follows what nodes announce, misses nothing, and one that is
-// started beside them knows the same.
-func TestBenchPlacement(t *testing.T) {
+// placementFor runs the command and returns its figures.
+func placementFor(t *testing.T, c benchPlacementCmd) map[string]float64 {
+	t.Helper()
 	t.Setenv(childEnv, "1") // the router's view is this program once more
 	var out bytes.Buffer
 	a := &app{ctx: t.Context(), out: &out, err: io.Discard, log: slog.New(slog.DiscardHandler), json: true}
-	c := benchPlacementCmd{Nodes: 3, Rate: 3000, Duration: 200 * time.Millisecond, Blocks: 3000, Replicas: 1, Restarts: 1, Sample: 5000, Dir: t.TempDir()}
+	c.Dir = t.TempDir()
 	if err := c.Run(a); err != nil {
 		t.Fatal(err)
 	}
@@ -28,6 +30,31 @@ func TestBenchPlacement(t *testing.T) {
 	for _, r := range list {
 		got[strings.TrimSpace(r.Figure)] = r.Median
 	}
+	return got
+}
+
+// TestBenchPlacementBound: a router whose memory is bounded forgets the deepest blocks, stays
+// within the bound, and never names a node that does not hold a block.
+func TestBenchPlacementBound(t *testing.T) {
+	got := placementFor(t, benchPlacementCmd{Nodes: 2, Rate: 2000, Duration: 100 * time.Millisecond, Blocks: 100_000, Replicas: 1, Sample: 5000,
+		MaxIndexBytes: router.LeastMaxBytes})
+	if is, most := got["index: bytes of the table"], got["index: bound"]; is > most || most == 0 {
+		t.Errorf("%v MB of %v", is, most)
+	}
+	for _, something := range []string{"index: blocks evicted", "index: first position that is not kept", "the router that was there: blocks whose holders it does not know"} {
+		if got[something] == 0 {
+			t.Errorf("%s: nothing", something)
+		}
+	}
+	if n := got["the router that was there: blocks with other holders than they have"]; n != 0 {
+		t.Errorf("%v blocks with holders that they do not have", n)
+	}
+}
+
+// TestBenchPlacement: a router follows what nodes announce, misses nothing, and one that is
+// started beside them knows the same.
+func TestBenchPlacement(t *testing.T) {
+	got := placementFor(t, benchPlacementCmd{Nodes: 3, Rate: 3000, Duration: 200 * time.Millisecond, Blocks: 3000, Replicas: 1, Restarts: 1, Sample: 5000})
 	for _, something := range []string{"changes announced", "samples", "from the call to the router's index, p99", "processor time of a change: router",
 		"router: live heap, each second", "index: blocks", "a router starts beside changes, and is up to date", "snapshots that it loaded",
 		"a node that leaves is out of all answers after"} {
@@ -36,7 +63,8 @@ func TestBenchPlacement(t *testing.T) {
 		}
 	}
 	for _, nothing := range []string{"samples lost", "drops: queues that gave way to a snapshot", "gaps", "snapshots loaded to repair", "events that could not be read",
-		"answers that differ from what nodes hold: of the router that was there", "answers that differ from what nodes hold: of the router that was started"} {
+		"the router that was there: blocks with other holders than they have", "the router that was there: blocks whose holders it does not know",
+		"the router that was started: blocks with other holders than they have", "the router that was started: blocks whose holders it does not know"} {
 		if n, ok := got[nothing]; n != 0 || !ok {
 			t.Errorf("%s: %v, %v", nothing, n, ok)
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,12 +59,11 @@ type viewAnswer struct {
 	Error string `json:"error,omitempty"`
 	At    int64  `json:"at"` // when it was ready
 
-	// Of a check: Held of the Checked blocks are held by somebody, Wrong are not what they
-	// should be, and Digest is of all that was answered.
-	Checked int    `json:"checked,omitempty"`
-	Held    int    `json:"held,omitempty"`
-	Wrong   int    `json:"wrong,omitempty"`
-	Digest  uint64 `json:"digest,omitempty"`
+	// Of a check: of the Checked blocks, Missing should have holders and have none, and Wrong
+	// have others than they should.
+	Checked int `json:"checked,omitempty"`
+	Missing int `json:"missing,omitempty"`
+	Wrong   int `json:"wrong,omitempty"`
 
 	// Of a report.
 	Samples  *hdr.Snapshot     `json:"samples,omitempty"` // in µs
@@ -202,13 +200,13 @@ func (w *viewWatch) check(q viewQuestion) (r viewAnswer) {
 			got |= h.Tiers
 		}
 		r.Checked++
-		if got != 0 {
-			r.Held++
-		}
-		if got != want {
+		switch {
+		case got == want:
+		case got == 0:
+			r.Missing++
+		default:
 			r.Wrong++
 		}
-		r.Digest = block.Checksum(append(binary.BigEndian.AppendUint64(nil, r.Digest), byte(got)))
 	}
 	return r
 }
