@@ -20,7 +20,7 @@ const (
 )
 
 // BytesPerBlock bounds the memory of [Hazard] for each block in the store, when there
-// are thousands, with the default Config: 40 bytes of state, an index by fingerprint,
+// are thousands, with the default Config: 48 bytes of state, an index by fingerprint,
 // the list of leaves, and 8 ghosts of 16 bytes, in tables that double.
 const BytesPerBlock = 400
 

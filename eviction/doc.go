@@ -7,8 +7,8 @@
 // a table, each naming one block at a time. Policies keep tables without pointers
 // by these ids, so that a million blocks do not slow the collector.
 //
-// There are two policies. [LRU] evicts what was used longest ago. [Hazard] evicts
-// the block that is worth least.
+// There are two policies. [LRU] evicts the leaf that was used longest ago. [Hazard] evicts
+// the leaf that is worth least.
 //
 // # What a block is worth
 //
@@ -37,11 +37,23 @@
 //
 // # Leaves before parents
 //
-// A block of a sequence is of no use without those before it. Hazard only ever
-// names leaves: blocks that no block in the store names as its parent. A parent becomes
+// A block of a sequence is of no use without those before it. Policies only ever
+// name leaves: blocks that no block in the store names as its parent. A parent becomes
 // a leaf when its last child has gone. So what a store holds is closed
 // under prefixes, if it was filled in order and nothing was deleted from the middle. Only
-// when every leaf is parked does another block go.
+// when every leaf of a group is parked, or it has none, does another block go.
+//
+// To LRU a use of a block is one of all before it, in whatever order they were stored or
+// touched: a parent that Victim meets is set aside, and when its last child goes takes the
+// place of that.
+//
+// # Copies
+//
+// Losing a block that has another copy near costs a transfer rather than a computation. A
+// policy does not keep up to date which blocks those are: it asks ([Config.Hint]) about the
+// few between which it chooses. LRU takes the first of its oldest leaves that is copied, if
+// one of the first few is; Hazard counts a copied block as worth a tenth. What the owner
+// needs goes last: LRU takes the answer for a use.
 //
 // # Cost
 //
