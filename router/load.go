@@ -3,7 +3,6 @@ package router
 import (
 	"container/list"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -203,7 +202,3 @@ func (r *Router) forgetDeparted(v *view) {
 		}
 	}
 }
-
-// roundCost makes costs that differ by less than a microsecond equal, so that
-// ties are ties.
-func roundCost(seconds float64) int64 { return int64(math.Round(seconds * 1e6)) }

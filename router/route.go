@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"fmt"
-	"math"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 )
@@ -61,8 +59,10 @@ type Router struct {
 	rng      *rand.Rand
 }
 
+// scratch is what a request needs while it is routed.
 type scratch struct {
 	match   Match
+	ranking ranking
 	holders []Holder
 	planned map[string]int
 }
@@ -106,7 +106,7 @@ func (r *Router) Route(q Request, now time.Time) (Decision, error) {
 	r.index.Match(q.Keys, m)
 
 	r.mu.Lock()
-	d, err := r.choose(&q, s, m, now)
+	d, err := r.choose(&q, s, work, now)
 	r.mu.Unlock()
 	if err != nil {
 		return Decision{}, err
@@ -121,12 +121,13 @@ func (r *Router) Route(q Request, now time.Time) (Decision, error) {
 }
 
 // choose ranks the nodes and takes one. r.mu is held.
-func (r *Router) choose(q *Request, s shape, m *Match, now time.Time) (Decision, error) {
+func (r *Router) choose(q *Request, s shape, work *scratch, now time.Time) (Decision, error) {
+	m, k := &work.match, &work.ranking
 	r.expire(now)
 	r.forgetDeparted(m.view)
-	ranked := make([]Candidate, 0, len(m.view.list))
 	d := Decision{}
 	var none Overlap
+	k.nodes = k.nodes[:0]
 	for at := range m.view.list {
 		n := &m.view.list[at]
 		if !q.allows(n.info, &d.LeftOut) {
@@ -141,42 +142,31 @@ func (r *Router) choose(q *Request, s shape, m *Match, now time.Time) (Decision,
 		l.drain(now, rate)
 		c := r.config.cost(s, m, o, l.tokens(), rate, l.decoding())
 		c.Node, c.Addr, c.Assigned = n.ID, n.Addr, l.assigned
-		ranked = append(ranked, c)
+		k.nodes = append(k.nodes, c)
 	}
-	if len(ranked) == 0 {
+	if len(k.nodes) == 0 {
 		return Decision{}, r.nobody(q, m.view, d.LeftOut)
 	}
-	r.config.score(q, ranked)
-	slices.SortFunc(ranked, func(a, b Candidate) int {
-		return cmp.Or(cmp.Compare(roundCost(a.Cost), roundCost(b.Cost)), cmp.Compare(a.Assigned, b.Assigned), cmp.Compare(a.Node, b.Node))
-	})
-	d.Considered = len(ranked)
+	r.config.score(q, k.nodes)
+	k.sort()
+	d.Considered = len(k.nodes)
 	if r.config.Scorer != nil {
 		d.Scorer = r.config.Scorer.Name()
 	}
-	if i, ok := r.keep(q, ranked, now); ok {
+	if i, ok := r.keep(q, k, now); ok {
 		d.Sticky = true
-		toFront(ranked, i)
-	} else if i := r.sample(ranked); i > 0 {
+		k.toFront(i)
+	} else if i := r.sample(k); i > 0 {
 		d.Sampled = true
-		toFront(ranked, i)
+		k.toFront(i)
 	}
-	if q.Limit > 0 && q.Limit < len(ranked) {
-		ranked = slices.Clone(ranked[:q.Limit])
-	}
-	d.Candidates, d.Node, d.Addr = ranked, ranked[0].Node, ranked[0].Addr
+	d.Candidates = k.first(q.Limit)
+	d.Node, d.Addr = d.Candidates[0].Node, d.Candidates[0].Addr
 	if !q.DryRun {
 		a := d.Assignment(q)
 		r.take(&a, now)
 	}
 	return d, nil
-}
-
-// toFront makes the candidate at i the first; the others keep their order.
-func toFront(ranked []Candidate, i int) {
-	chosen := ranked[i]
-	copy(ranked[1:i+1], ranked[:i])
-	ranked[0] = chosen
 }
 
 // nobody is the error of a request that no node may take.
@@ -193,23 +183,4 @@ func (r *Router) nobody(q *Request, v *view, out LeftOut) error {
 		return fmt.Errorf("%w: none is known: wait for one to join", ErrNoNodes)
 	}
 	return fmt.Errorf("%w: of %d known, %s: wait for another to join, or ask for less", ErrNoNodes, len(v.list), out.text())
-}
-
-// sample is the place of the candidate to take. r.mu is held.
-func (r *Router) sample(ranked []Candidate) int {
-	if r.config.Temperature == 0 {
-		return 0
-	}
-	weight := func(c Candidate) float64 { return math.Exp((ranked[0].Cost - c.Cost) / r.config.Temperature) }
-	var sum float64
-	for _, c := range ranked {
-		sum += weight(c)
-	}
-	at := r.rng.Float64() * sum
-	for i, c := range ranked {
-		if at -= weight(c); at < 0 {
-			return i
-		}
-	}
-	return 0
 }

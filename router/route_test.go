@@ -3,6 +3,7 @@ package router
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -219,24 +220,30 @@ func TestDecisionJSON(t *testing.T) {
 	}
 }
 
+// BenchmarkRoute routes prompts of 512 blocks, each held by one node, and asks for four
+// candidates.
 func BenchmarkRoute(b *testing.B) {
-	ix := newIndex(b, Exact, 64)
-	rng := rand.New(rand.NewPCG(1, 1))
-	chains := make([][]block.Key, 256)
-	for i := range chains {
-		chains[i] = chain(rng, 512)
-	}
-	feed(b, ix, 64, chains, func(i int) []int { return []int{i % 64} })
-	r, err := New(ix, Config{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		if _, err := r.Route(Request{Keys: chains[i%len(chains)], Limit: 4}, at(float64(i))); err != nil {
-			b.Fatal(err)
-		}
-		i++
+	for _, nodes := range []int{64, 1000} {
+		b.Run(fmt.Sprintf("%d-nodes", nodes), func(b *testing.B) {
+			ix := newIndex(b, Bisect, nodes)
+			rng := rand.New(rand.NewPCG(1, 1))
+			chains := make([][]block.Key, 256)
+			for i := range chains {
+				chains[i] = chain(rng, 512)
+			}
+			feed(b, ix, nodes, chains, func(i int) []int { return []int{i % nodes} })
+			r, err := New(ix, Config{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if _, err := r.Route(Request{Keys: chains[i%len(chains)], Limit: 4}, at(float64(i))); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+		})
 	}
 }

@@ -46,16 +46,16 @@ func (s *sessions) put(id, node string, now time.Time, ttl float64, most int) {
 	}
 }
 
-// keep is the place of the session's node among the ranked; ok is false when it is not
-// one of them, or dearer than the factor allows.
-func (r *Router) keep(q *Request, ranked []Candidate, now time.Time) (place int, ok bool) {
+// keep is the place of the session's node in the ranking; ok is false when it is not
+// there, or dearer than the factor allows.
+func (r *Router) keep(q *Request, k *ranking, now time.Time) (place int, ok bool) {
 	if q.Session == "" {
 		return 0, false
 	}
 	node := r.sessions.at(q.Session, now, r.config.SessionTTL)
-	for i := range ranked {
-		if ranked[i].Node == node {
-			return i, ranked[i].Cost <= r.config.StickyFactor*ranked[0].Cost
+	for i := range k.order {
+		if c := k.get(i); c.Node == node {
+			return i, c.Cost <= r.config.StickyFactor*k.get(0).Cost
 		}
 	}
 	return 0, false
