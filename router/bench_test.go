@@ -216,3 +216,20 @@ func benchApply(b *testing.B, nodes, blocks int) {
 	b.ReportMetric(float64(b.N)*float64(blocks)/b.Elapsed().Seconds()/1e6, "Mblocks/s")
 	b.ReportMetric(float64(stats.Bytes)/float64(stats.Blocks), "bytes/block")
 }
+
+// addEvents is count random blocks in events of 16, from nodes in turn.
+func addEvents(seed uint64, nodes, count int) []Event {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	events := make([]Event, count/16)
+	positions := make([]uint64, nodes)
+	for i := range events {
+		n := i % nodes
+		changes := make([]Change, 16)
+		for j, k := range chain(rng, 16) {
+			changes[j] = Change{Key: k, Tier: block.Host, Stored: true}
+		}
+		events[i] = Event{Node: nodeName(n), Incarnation: 1, First: positions[n] + 1, Changes: changes}
+		positions[n] += 16
+	}
+	return events
+}
