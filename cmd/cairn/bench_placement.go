@@ -106,7 +106,7 @@ func (b *placementBench) start(dir string) error {
 
 // ensure makes the streams.
 func (b *placementBench) ensure() error {
-	conn, err := cluster.Connect(b.a.ctx, cluster.ConnConfig{URLs: []string{b.url(0)}, Name: "bench"})
+	conn, err := cluster.Connect(b.a.ctx, cluster.ConnConfig{URLs: []string{b.url(0)}, Name: "bench", ConnectTimeout: startWait})
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func startAnnouncer(ctx context.Context, url string, number, blocks int) (_ *ann
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if n.conn, err = cluster.Connect(ctx, cluster.ConnConfig{URLs: []string{url}, Name: id}); err != nil {
+	if n.conn, err = cluster.Connect(ctx, cluster.ConnConfig{URLs: []string{url}, Name: id, ConnectTimeout: startWait}); err != nil {
 		return nil, err
 	}
 	n.lease, err = cluster.Join(ctx, n.conn, cluster.Member{ID: id, Addr: id + ":1", StoreID: id}, cluster.LeaseConfig{TTL: placementLease})
