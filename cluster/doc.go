@@ -26,6 +26,9 @@
 //	                  nats object ls cairn_snapshots
 //	cairn-node        service, cairn.v1.rpc.<node>.<op>: each node answers for itself.
 //	                  nats req cairn.v1.rpc.<node>.<op> '{}'
+//	                  And cairn.v1.onboard.<node>: which blocks to bring into memory ahead of
+//	                  a request, told by the router that has chosen the node; keys and a
+//	                  tier, at most MaxOnboardKeys of them, and nobody waits.
 //	cairn-router      service, cairn.v1.route: one router of all answers. What one has
 //	                  decided, and what one is told, all hear: cairn.v1.route.>
 //	                  nats micro stats cairn-router
