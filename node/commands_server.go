@@ -362,6 +362,9 @@ func cairnInfo(st Status) string {
 	o := q.Onboarded
 	fmt.Fprintf(&b, "sequences:open=%d,onboards=%d,onboard_seconds=%.3f,vram=%d,host=%d,disk=%d,peer=%d\r\n",
 		q.Open, q.Onboards, q.Seconds, o["vram"], o["host"], o["disk"], o["peer"])
+	p := st.Prefetch
+	fmt.Fprintf(&b, "prefetch:asked=%d,ended=%d,dropped=%d,gave_way=%d,held=%d,vram=%d,host=%d,disk=%d,peer=%d,used=%d\r\n",
+		p.Asked, p.Ended, p.Dropped, p.GaveWay, p.Held, p.Blocks["vram"], p.Blocks["host"], p.Blocks["disk"], p.Blocks["peer"], p.Used)
 	return b.String() + lines("dirty_blocks", fmt.Sprint(st.Dirty), "peer_hits", fmt.Sprint(st.PeerHits))
 }
 

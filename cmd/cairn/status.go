@@ -54,19 +54,19 @@ func (c *statusCmd) Run(a *app) error {
 		return a.printJSON(reports)
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tADDRESS\tUP\tBLOCKS\tNAMES\tDIRTY\tVRAM\tHOST\tDISK\tHITS v/h/d/peer\tMISSES\tSEQUENCES\tTROUBLE")
+	fmt.Fprintln(w, "NODE\tADDRESS\tUP\tBLOCKS\tNAMES\tDIRTY\tVRAM\tHOST\tDISK\tHITS v/h/d/peer\tMISSES\tSEQUENCES\tAHEAD\tTROUBLE")
 	down := 0
 	for _, r := range reports {
 		if r.Status == nil {
 			down++
-			fmt.Fprintf(w, "?\t%s\tdown\t\t\t\t\t\t\t\t\t\t%s\n", r.Addr, r.Error)
+			fmt.Fprintf(w, "?\t%s\tdown\t\t\t\t\t\t\t\t\t\t\t%s\n", r.Addr, r.Error)
 			continue
 		}
 		s := r.Status
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%d/%d/%d/%d\t%d\t%s\t%s\n", s.Node, r.Addr,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%d/%d/%d/%d\t%d\t%s\t%s\t%s\n", s.Node, r.Addr,
 			(time.Duration(s.UptimeSeconds) * time.Second).String(), s.Blocks, s.Names, s.Dirty,
 			fill(*s, block.VRAM), fill(*s, block.Host), fill(*s, block.Disk),
-			tierStatus(*s, block.VRAM).Hits, tierStatus(*s, block.Host).Hits, tierStatus(*s, block.Disk).Hits, s.PeerHits, s.Misses, pinnedText(s.Sequences), troubleText(*s))
+			tierStatus(*s, block.VRAM).Hits, tierStatus(*s, block.Host).Hits, tierStatus(*s, block.Disk).Hits, s.PeerHits, s.Misses, pinnedText(s.Sequences), aheadText(s.Prefetch), troubleText(*s))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -104,6 +104,20 @@ func troubleText(s node.Status) string {
 		words = append(words, s.Trouble)
 	}
 	return strings.Join(words, "; ")
+}
+
+// aheadText is how many blocks were fetched ahead of requests, and used by them while they
+// were held: "1200, 980 used"; with what was dropped, if anything was.
+func aheadText(p node.PrefetchStatus) string {
+	var fetched int64
+	for _, n := range p.Blocks {
+		fetched += n
+	}
+	text := fmt.Sprintf("%d, %d used", fetched, p.Used)
+	if p.Dropped > 0 {
+		text += fmt.Sprintf(", %d prefetches dropped", p.Dropped)
+	}
+	return text
 }
 
 // pinnedText is how many sequences are open, and what they pin: "3, vram 40 MiB".
