@@ -8,7 +8,9 @@
 // [Index] is a flat table from block key to the set of {node, tiers} that hold
 // the block. There is no tree, because a block's key already names its prefix
 // (package sequence). Readers take no lock and do not allocate; one writer at a time
-// changes the table (table.go says how they meet).
+// changes the table (table.go says how they meet). A prefix is found by looking every block
+// up (exact.go), or by bisection, which needs nodes to advertise prefix-closed sets
+// (bisect.go).
 //
 // A node numbers the changes of what it holds 1, 2, 3… from each start, its
 // incarnation. [Index.Apply] takes batches of them in any grouping: what was
