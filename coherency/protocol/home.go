@@ -62,7 +62,7 @@ func (m *Machine) stays() func(ledger.Member) bool {
 // after.
 func (m *Machine) drain(e Draining) {
 	m.draining = e.Members
-	if len(m.draining) > 0 && m.phase == serving {
+	if m.phase == serving { // also when they stay after all: what was written meanwhile has fewer
 		m.do(Scan{Homes: true})
 	}
 }

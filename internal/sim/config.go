@@ -249,12 +249,13 @@ const (
 	garbage                   // a message that nobody can read
 	trim                      // the log forgets its beginning
 	distrust                  // a node is told that the log cannot be trusted, and is started again
+	drain                     // a node is about to leave, and then stays
 	faultKinds
 )
 
 var faultNames = [faultKinds]string{"crash", "wipe", "crash within a step", "pause", "pause within a step", "split",
 	"one-way split", "cut from log", "mute", "log down", "slow consumer", "disk full", "lossy network", "leave", "evict",
-	"bytes gone", "garbage in the log", "trim", "distrust"}
+	"bytes gone", "garbage in the log", "trim", "distrust", "drain"}
 
 // fault is one thing that goes wrong at a time, for a time.
 type fault struct {

@@ -20,7 +20,7 @@
 //	node      a clock that is up to 2.4 % fast or slow; a disk; one process at a time,
 //	          which dies, also between two effects of a step, with or without the
 //	          disk; is stopped and goes on, also between two effects; leaves and
-//	          comes back. What a process does with effects is in node.go and rpc.go:
+//	          comes back, or is said to be about to. What a process does with effects is in node.go and rpc.go:
 //	          this is what the package node does, without its speed.
 //	objects   in memory, until evicted; on disk, once synced, with what the home was told of
 //	          them. What is not synced is gone after a crash. A disk may be full.

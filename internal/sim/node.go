@@ -35,6 +35,7 @@ type node struct {
 	slow    int
 	lag     time.Duration // the most that a slow node takes for a message
 	full    int
+	drains  int
 	downFor int // faults that keep it from starting
 }
 
@@ -67,6 +68,7 @@ type proc struct {
 	pumping bool
 	// distrusts: it was told to stop.
 	distrusts bool
+	draining  []string // members that it takes to be about to leave
 
 	hot     map[uint64]uint64 // objects in memory
 	writing map[uint64]bool   // of writes that have not ended
@@ -108,6 +110,9 @@ func (n *node) start() {
 		panic(err) // the plan is wrong
 	}
 	p.m, n.p = m, p
+	if p.draining = w.draining(); len(p.draining) > 0 {
+		p.step(protocol.Draining{Members: p.draining})
+	}
 	w.tracef("%s starts, incarnation %d, from %d, the log ends at %d", n.id, cfg.Incarnation, p.cursor, p.boot)
 	p.later(time.Duration(n.index+1)*time.Millisecond, p.tick)
 	p.pump()
@@ -358,7 +363,7 @@ func (p *proc) scan(e protocol.Scan) {
 }
 
 // homeless tells whether this node is home of a block that has fewer live ones than it
-// should have.
+// should have; those that are about to leave do not count.
 func (p *proc) homeless(k *keyState, ptr ledger.Pointer) bool {
 	led := p.m.Ledger()
 	self, ok := led.Find(p.n.id)
@@ -367,7 +372,7 @@ func (p *proc) homeless(k *keyState, ptr ledger.Pointer) bool {
 	}
 	live := 0
 	for _, h := range ptr.Value.Homes {
-		if h != 0 && led.Member(h).Live {
+		if h != 0 && led.Member(h).Live && !slices.Contains(p.draining, led.Member(h).ID) {
 			live++
 		}
 	}

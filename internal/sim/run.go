@@ -226,6 +226,15 @@ func (w *World) injectMore(f fault, n *node) {
 		w.log.append(nil, mix(w.plan.Seed))
 	case trim:
 		w.trim(f)
+	case drain:
+		n.drains++
+		w.tellDraining()
+		w.after(f.lasts, func() {
+			if !w.healed { // which has ended it
+				n.drains--
+				w.tellDraining()
+			}
+		})
 	case distrust:
 		if p != nil {
 			p.run(func() {
@@ -294,7 +303,7 @@ func (w *World) heal() {
 	w.log.down, w.lossy = 0, 0
 	for i, n := range w.nodes {
 		clear(w.cut[i])
-		n.unheard, n.deaf, n.slow, n.full, n.downFor = 0, 0, 0, 0, 0
+		n.unheard, n.deaf, n.slow, n.full, n.downFor, n.drains = 0, 0, 0, 0, 0, 0
 		if n.p != nil {
 			n.p.midway = -1
 			n.p.resume()
@@ -304,7 +313,30 @@ func (w *World) heal() {
 		}
 		n.start()
 	}
+	w.tellDraining()
 	w.kick()
+}
+
+// tellDraining lets every node know, sooner or later, which members are about to leave.
+func (w *World) tellDraining() {
+	for _, n := range w.nodes {
+		if p := n.p; p != nil {
+			p.later(time.Duration(w.net.Int64N(int64(lease/2))), func() {
+				p.draining = w.draining()
+				p.step(protocol.Draining{Members: p.draining})
+			})
+		}
+	}
+}
+
+// draining are the nodes that are about to leave.
+func (w *World) draining() (ids []string) {
+	for _, n := range w.nodes {
+		if n.drains > 0 {
+			ids = append(ids, n.id)
+		}
+	}
+	return ids
 }
 
 func newWorld(plan Plan) *World {
