@@ -33,6 +33,8 @@ type prefetches struct {
 	blocks, bytes                  [origins]atomic.Int64
 
 	over chan struct{} // closed when nothing is brought any more
+	// expiring are those whose time is over and that are being let go of.
+	expiring sync.WaitGroup
 
 	// mu guards what follows, and the timers.
 	mu   sync.Mutex
@@ -171,16 +173,17 @@ func (f *prefetches) run(ctx context.Context) {
 		})
 	}
 	workers.Wait()
+	f.mu.Lock()
 	close(f.over)
+	held := slices.Clone(f.held)
+	f.mu.Unlock()
 	for len(f.queue) > 0 {
 		close((<-f.queue).done)
 	}
-	f.mu.Lock()
-	held := slices.Clone(f.held)
-	f.mu.Unlock()
 	for _, p := range held {
 		f.letGo(p)
 	}
+	f.expiring.Wait()
 }
 
 // carry brings the blocks of one prefetch, and keeps them pinned for a while.
@@ -256,6 +259,16 @@ func (f *prefetches) letGo(p *prefetch) {
 
 // expire lets go of a prefetch whose time is over.
 func (f *prefetches) expire(p *prefetch) {
+	f.mu.Lock()
+	select {
+	case <-f.over:
+		f.mu.Unlock()
+		return
+	default:
+	}
+	f.expiring.Add(1)
+	f.mu.Unlock()
+	defer f.expiring.Done()
 	f.letGo(p)
 	if p.passing {
 		f.n.pass(p.to, p.s.keys(), p.s.firstFetched())

@@ -544,3 +544,37 @@ func TestPrefetchThroughTheClient(t *testing.T) {
 		t.Error("to disk: no error")
 	}
 }
+
+// Where sequences pin all that may be pinned, a prefetch brings nothing, and costs nobody
+// anything.
+func TestPrefetchBesideFullPins(t *testing.T) {
+	c := newMemCluster()
+	n1, _ := c.join(t, "n1", testTiers{host: 8 << 20}.open(t), nil)
+	n2, _ := c.join(t, "n2", testTiers{host: 2 << 20}.open(t), holdLong) // 32 blocks, 16 of them for pins
+	putRange(t, n1, 0, 16)
+	s := openSequence(t, n2, 16)
+	if got := onboard(t, s, block.Host, sequence.Range{}); got.Range.End != 16 {
+		t.Fatalf("onboarded: %+v", got)
+	}
+	var keys []block.Key
+	for i := range 4 {
+		k, err := block.NewKey(i, [block.HashSize]byte{0xbb, byte(i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n1.Put(t.Context(), k, block.Key{}, content(50+i, testBlock), coherency.WriteBack); err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, k)
+	}
+	prefetched(t, n2, block.Host, keys)
+	wantPinned(t, n2, block.Host, 16)
+	if st := n2.Status(); st.Prefetch.Blocks["peer"] != 0 || st.Prefetch.GaveWay != 0 || st.Sequences.RefusedPins != 0 || st.Misses != 0 {
+		t.Errorf("status: %+v, %+v, %d misses", st.Prefetch, st.Sequences, st.Misses)
+	}
+	s.Close()
+	prefetched(t, n2, block.Host, keys)
+	wantPinned(t, n2, block.Host, 4)
+	letGoOfAll(n2)
+	nothingLeft(t, n2)
+}
