@@ -24,28 +24,33 @@ func (s *session) mGet(ctx context.Context, w *resp.Writer, args [][]byte) {
 }
 
 // readWindow lends what the first of the given Redis keys name, at least one of
-// them. A nil loan has its error, tier.ErrNotFound for a miss.
+// them. A nil loan has its error, tier.ErrNotFound for a miss. Names that this node can
+// answer are read as a single GET does; the others, and sealed blocks, together.
 func (s *session) readWindow(ctx context.Context, args [][]byte) ([]*Loan, []error) {
-	loans, errs := make([]*Loan, len(args)), make([]error, len(args))
-	targets := make([]target, len(args))
+	loans, errs, rest := s.readHere(ctx, args)
+	if len(rest) == 0 {
+		return loans, errs
+	}
 	var names [][]byte
-	for i, arg := range args {
-		errs[i] = tier.ErrNotFound
-		if targets[i] = parseTarget(arg); !targets[i].sealed {
-			names = append(names, targets[i].name)
+	for _, i := range rest {
+		if t := parseTarget(args[i]); !t.sealed {
+			names = append(names, t.name)
 		}
 	}
 	states, err := s.n.statesOf(ctx, s.namespace.Name, names, s.reads())
 	var keys []block.Key // of what may be there
 	var values []ledger.Value
 	var places []int // where in loans
-	for i, t := range targets {
+	for _, i := range rest {
+		t := parseTarget(args[i])
+		errs[i] = tier.ErrNotFound
 		var v ledger.Value
 		if !t.sealed {
 			if err != nil {
 				errs[i] = err
 				continue
 			}
+			s.saw(states[0].Sequence)
 			v, states = states[0].Value, states[1:]
 			if !alive(v) {
 				s.n.counters.miss(tier.ErrNotFound)
@@ -60,6 +65,11 @@ func (s *session) readWindow(ctx context.Context, args [][]byte) ([]*Loan, []err
 	}
 	found, done := s.n.readMany(ctx, keys, Cluster, func(i int) []Holder { return s.n.coherence.holders(values[i].Homes) })
 	if done < len(keys) {
+		for _, l := range loans[places[done]:] {
+			if l != nil {
+				l.Release() // it is read again with the next window
+			}
+		}
 		loans, errs = loans[:places[done]], errs[:places[done]]
 	}
 	for j, l := range found {
@@ -67,20 +77,46 @@ func (s *session) readWindow(ctx context.Context, args [][]byte) ([]*Loan, []err
 			errs[places[j]] = nil
 		}
 	}
-	s.readRest(ctx, targets, loans, errs)
+	s.readRest(ctx, args, loans, errs)
 	return loans, errs
+}
+
+// readHere begins a window: it lends the names whose newest version this node knows and has.
+// It ends before the key where that is Config.MaxBatchBytes. rest is which keys have
+// neither a loan nor an error yet.
+func (s *session) readHere(ctx context.Context, args [][]byte) (loans []*Loan, errs []error, rest []int) {
+	loans, errs = make([]*Loan, len(args)), make([]error, len(args))
+	total, o := 0, s.reads()
+	for i, arg := range args {
+		if i > 0 && total >= s.n.cfg.MaxBatchBytes {
+			return loans[:i], errs[:i], rest
+		}
+		if t := parseTarget(arg); !t.sealed {
+			var state NameState
+			loans[i], state, errs[i] = s.n.readNameHere(ctx, s.namespace.Name, t.name, o)
+			if loans[i] != nil {
+				total += len(loans[i].Bytes)
+			}
+			if loans[i] != nil || errs[i] != nil {
+				s.saw(state.Sequence)
+				continue
+			}
+		}
+		rest = append(rest, i)
+	}
+	return loans, errs, rest
 }
 
 // readRest reads names one by one whose bytes were not where they had been a moment
 // ago: they have newer ones, or an owner that has them.
-func (s *session) readRest(ctx context.Context, targets []target, loans []*Loan, errs []error) {
+func (s *session) readRest(ctx context.Context, args [][]byte, loans []*Loan, errs []error) {
 	var g parallel
 	for i := range loans {
 		if loans[i] != nil || errs[i] != nil {
 			continue
 		}
 		g.do(func() error {
-			loans[i], errs[i] = s.read(ctx, targets[i])
+			loans[i], errs[i] = s.read(ctx, parseTarget(args[i]))
 			return nil
 		})
 	}

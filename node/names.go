@@ -99,10 +99,17 @@ const rereads = 16
 
 // ReadName lends the bytes of a name; tier.ErrNotFound when it is absent.
 func (n *Node) ReadName(ctx context.Context, namespace string, name []byte, o ReadOptions) (loan *Loan, s NameState, err error) {
-	e, known := n.coherence.glance(namespace, name, o, &s)
-	if loan, err = n.lend(ctx, &s, e, known); loan == nil && err == nil {
+	if loan, s, err = n.readNameHere(ctx, namespace, name, o); loan == nil && err == nil {
 		loan, s, err = n.readFar(ctx, s.Key, n.coherence.spaces[namespace], o)
 	}
+	return loan, s, err
+}
+
+// readNameHere is ReadName where this node alone can answer; without a loan and an error it
+// cannot, and only the key of the state counts.
+func (n *Node) readNameHere(ctx context.Context, namespace string, name []byte, o ReadOptions) (loan *Loan, s NameState, err error) {
+	e, known := n.coherence.glance(namespace, name, o, &s)
+	loan, err = n.lend(ctx, &s, e, known)
 	return loan, s, err
 }
 

@@ -205,6 +205,26 @@ func BenchmarkNamedAgainstSealed(b *testing.B) {
 				return func(i int) { read(args[i%count]) }, func(i int) { read(names[i%count]) }
 			})
 		})
+		b.Run(fmt.Sprintf("mget/vram=%v", tiers.vram > 0), func(b *testing.B) { // MGET of 16, less the protocol
+			comparePairs(b, func() (sealed, named func(int)) {
+				s := n.NewHandler(resp.ConnInfo{}).(*session)
+				const most = 16
+				read := func(args [][]byte, i int) {
+					if i%most != 0 {
+						return
+					}
+					loans, errs := s.readWindow(b.Context(), args[i%count:][:most])
+					for i, l := range loans {
+						if errs[i] != nil {
+							b.Error(errs[i])
+							return
+						}
+						l.Release()
+					}
+				}
+				return func(i int) { read(args, i) }, func(i int) { read(names, i) }
+			})
+		})
 		b.Run(fmt.Sprintf("resp/vram=%v", tiers.vram > 0), func(b *testing.B) { // GET over a connection
 			comparePairs(b, func() (sealed, named func(int)) {
 				c, err := resp.Dial(b.Context(), "tcp", addr, resp.ClientConfig{})
