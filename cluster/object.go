@@ -134,6 +134,13 @@ func readChunks(ctx context.Context, js jetstream.JetStream, info *jetstream.Obj
 	if err != nil {
 		return err
 	}
+	// Left alone it goes after consumerIdle; a reader of many objects would come to the server's
+	// limit of consumers before.
+	defer func() {
+		done, cancel := context.WithTimeout(context.WithoutCancel(ctx), objectWait)
+		defer cancel()
+		_ = js.DeleteConsumer(done, objStreamPrefix+info.Bucket, cons.CachedInfo().Name)
+	}()
 	if have := cons.CachedInfo().NumPending; have != uint64(info.Chunks) {
 		return fmt.Errorf("%w: %d of %d chunks are there: it has been replaced", ErrPlacement, have, info.Chunks)
 	}

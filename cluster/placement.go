@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cairn/block"
 	"cairn/node"
 	"cairn/router"
 
@@ -153,6 +154,7 @@ type Publisher struct {
 	queue       []router.Change // the changes up to position
 	spare       []router.Change // emptied queue, to be used again
 	taken       int             // changes that the loop has taken and not sent
+	began       uint64          // position that every snapshot covers: see begin
 	collapsed   bool            // changes were dropped: nothing is queued until a snapshot is due
 }
 
@@ -245,9 +247,29 @@ func (p *Publisher) at() (incarnation, position uint64) {
 // announces its blocks. What is queued when ctx ends is not sent: the node is
 // leaving, and its blocks with it.
 func (p *Publisher) Run(ctx context.Context, walk Walk) error {
+	p.begin(walk)
 	var done sync.WaitGroup
 	done.Go(func() { p.snaps.run(ctx, walk) })
 	p.publishLoop(ctx)
 	done.Wait()
 	return ctx.Err()
+}
+
+// begin leaves a number unused for the blocks that a node holds before it has announced
+// anything: an earlier run left them on its disk. Readers find it missing, and load the
+// snapshot, also those who were there before the node.
+func (p *Publisher) begin(walk Walk) {
+	if _, position := p.at(); position > 0 {
+		return
+	}
+	holds := false
+	walk(func(block.Key, block.TierMask) bool { holds = true; return false })
+	if !holds {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue = p.queue[:0] // what has been announced meanwhile is in the snapshot too
+	p.position = max(p.position, 1)
+	p.began = p.position
 }

@@ -217,8 +217,9 @@ func (s *snapshotter) store(ctx context.Context) (SnapshotInfo, error) {
 	if full {
 		return SnapshotInfo{}, fmt.Errorf("cluster: snapshot: more than %d blocks", MaxSnapshotEntries)
 	}
-	// A walk may not know of changes that were announced without it.
-	h.Covered = min(h.Covered, position)
+	// A walk may not know of changes that were announced without it, or of the number that
+	// stands for what was there before the first.
+	h.Covered = max(min(h.Covered, position), s.p.began)
 	n := SnapshotInfo{Node: h.Node, Incarnation: h.Incarnation, Covered: h.Covered, Blocks: b.Len(), Object: placeSnapshotName(h.Node, s.slot)}
 	data, err := b.Encode(h)
 	if err == nil {

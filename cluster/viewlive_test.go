@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,5 +172,37 @@ func TestViolationOnLiveTraffic(t *testing.T) {
 	}
 	if s := b.pub.Stats(); s.Snapshots > 1 {
 		t.Errorf("the other node was asked too: %d snapshots", s.Snapshots)
+	}
+}
+
+// A node starts with blocks that an earlier run left on its disk, and announces none of them.
+// Views that were there before it learn of them nevertheless.
+func TestViewLearnsWhatANodeStartsWith(t *testing.T) {
+	conn := natstest.Run(t)
+	early := openView(t, conn, cluster.ViewConfig{GapPatience: time.Millisecond})
+	lease := mustJoin(t, conn, cluster.Member{ID: "a", Addr: "a:1"}, cluster.LeaseConfig{TTL: time.Minute})
+	pub, err := cluster.NewPublisher(conn, cluster.PublisherConfig{Node: "a", Incarnation: lease.Member().Incarnation})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var announced atomic.Uint64
+	runPublisher(t, conn, pub, "a", func(yield func(block.Key, block.TierMask) bool) uint64 {
+		covered := announced.Load() // as a node does, which counts its own announcements only
+		held := keys(1, 20)
+		if covered > 0 {
+			held = append(held, key(2, 0))
+		}
+		for _, k := range held {
+			if !yield(k, block.MaskOf(block.Disk)) {
+				break
+			}
+		}
+		return covered
+	})
+	until(t, "the view knows", func() bool { return where(early, keys(1, 20))[19] == "19 a@a:1:disk" })
+	announced.Store(pub.Announce([]node.Change{{Key: key(2, 0), Tier: block.Disk, Stored: true}}))
+	await(t, early, wire.Token{Node: "a", Incarnation: lease.Member().Incarnation, Position: announced.Load()})
+	if got := where(early, append(keys(1, 1), key(2, 0))); got[0] != "0 a@a:1:disk" || got[1] != "1 a@a:1:disk" {
+		t.Errorf("located: %v", got)
 	}
 }
