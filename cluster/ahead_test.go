@@ -83,13 +83,13 @@ func TestLongPromptIsFetchedInPart(t *testing.T) {
 	conn := natstest.Run(t)
 	v := openView(t, conn, cluster.ViewConfig{})
 	const blocks = cluster.MaxOnboardKeys + 10
-	a := startHolder(t, conn, "a", cluster.PublisherConfig{}, keys(1, blocks)...)
+	a := steadyHolder(t, conn, "a", cluster.PublisherConfig{}, keys(1, blocks)...)
 	await(t, v, a.token())
 	s, err := cluster.NewRouterService(v, cluster.RouterServiceConfig{Router: router.Config{Prefetch: "host"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustJoin(t, conn, cluster.Member{ID: "b", Addr: "b:1"}, short)
+	mustJoin(t, conn, cluster.Member{ID: "b", Addr: "b:1"}, steady)
 	toB := told(t, conn, "b", nil)
 	text, err := json.Marshal(keys(1, blocks))
 	if err != nil {

@@ -99,7 +99,7 @@ func TestQueueGivesWayToSnapshot(t *testing.T) {
 	conn := natstest.Run(t)
 	v := openView(t, conn, cluster.ViewConfig{GapPatience: time.Millisecond})
 	// All of this is announced before the publisher runs: ten times too much.
-	h := startHolder(t, conn, "a", cluster.PublisherConfig{QueueChanges: 100}, keys(1, 1000)...)
+	h := steadyHolder(t, conn, "a", cluster.PublisherConfig{QueueChanges: 100}, keys(1, 1000)...)
 	await(t, v, h.token())
 	if s := h.pub.Stats(); s.Collapses != 1 || s.Changes != 0 || s.Position != 1000 {
 		t.Errorf("stats %+v", s)
@@ -115,12 +115,12 @@ func TestQueueGivesWayToSnapshot(t *testing.T) {
 func TestReincarnate(t *testing.T) {
 	conn := natstest.Run(t)
 	v := openView(t, conn, cluster.ViewConfig{GapPatience: time.Millisecond})
-	h := startHolder(t, conn, "a", cluster.PublisherConfig{}, keys(1, 10)...)
+	h := steadyHolder(t, conn, "a", cluster.PublisherConfig{}, keys(1, 10)...)
 	await(t, v, h.token())
 	if err := h.lease.Leave(ctxFor(t, patience)); err != nil {
 		t.Fatal(err)
 	}
-	h.lease = mustJoin(t, conn, cluster.Member{ID: "a", Addr: "a:2"}, short)
+	h.lease = mustJoin(t, conn, cluster.Member{ID: "a", Addr: "a:2"}, steady)
 	h.pub.Reincarnate(h.lease.Member().Incarnation)
 	h.change(true, block.Host, key(1, 0))
 	next := h.token()
@@ -137,7 +137,7 @@ func TestNodeService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := startHolder(t, conn, "a", cluster.PublisherConfig{}, keys(1, 5)...)
+	h := steadyHolder(t, conn, "a", cluster.PublisherConfig{}, keys(1, 5)...)
 	inc := h.lease.Member().Incarnation
 	info, err := cluster.Call[cluster.SnapshotRequest, cluster.SnapshotInfo](ctxFor(t, patience), conn,
 		cluster.RPCSubject("a", "snapshot"), cluster.SnapshotRequest{Incarnation: inc, AtLeast: 5})

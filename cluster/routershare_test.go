@@ -129,7 +129,7 @@ func TestRoutersShareLoadAndSessions(t *testing.T) {
 func TestRoutersShareWhatTheyLearn(t *testing.T) {
 	conn := natstest.Run(t)
 	for _, id := range []string{"e1", "e2"} {
-		mustJoin(t, conn, cluster.Member{ID: id, Addr: id + ":1"}, short)
+		mustJoin(t, conn, cluster.Member{ID: id, Addr: id + ":1"}, steady)
 	}
 	cfg := cluster.RouterServiceConfig{Router: router.Config{LearnTTL: 600}}
 	first, other := second(t, conn, cfg, true), second(t, conn, cfg, true)
@@ -168,7 +168,7 @@ func TestMembersSayWhoTheyAre(t *testing.T) {
 		return m
 	}
 	join := func(id string, l map[string]string) *cluster.Lease {
-		return mustJoin(t, conn, cluster.Member{ID: id, Addr: id + ":1", Labels: l}, short)
+		return mustJoin(t, conn, cluster.Member{ID: id, Addr: id + ":1", Labels: l}, steady)
 	}
 	a := join("a", labels("zone", "z1", cluster.LabelBlockTokens, "16"))
 	join("b", labels("zone", "z2", cluster.LabelDrain, "true"))
@@ -213,7 +213,7 @@ func TestHolesAreRepairedBySnapshots(t *testing.T) {
 		GapPatience: time.Millisecond,
 		Index:       router.IndexConfig{Mode: router.Bisect, AuditEvery: 1},
 	})
-	h := startHolder(t, conn, "a", cluster.PublisherConfig{Heartbeat: 20 * time.Millisecond}, keys(1, 40)...)
+	h := steadyHolder(t, conn, "a", cluster.PublisherConfig{Heartbeat: 20 * time.Millisecond}, keys(1, 40)...)
 	await(t, v, h.token())
 	// It announces the removal of a block that it holds.
 	lost := h.token()
@@ -238,7 +238,7 @@ func TestHolesAreRepairedBySnapshots(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	conn := natstest.Run(t)
-	lease := mustJoin(t, conn, cluster.Member{ID: "a", Addr: "a:1"}, short)
+	lease := mustJoin(t, conn, cluster.Member{ID: "a", Addr: "a:1"}, steady)
 	pub, err := cluster.NewPublisher(conn, cluster.PublisherConfig{Node: "a", Incarnation: 1})
 	if err != nil {
 		t.Fatal(err)

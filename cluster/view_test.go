@@ -36,18 +36,17 @@ type holder struct {
 	at   uint64
 }
 
-// startHolder starts a node that holds what is in full already.
+// startHolder starts a node that holds what is in full already, and whose lease lapses
+// soon when it dies, or when the machine is busy.
 func startHolder(t *testing.T, conn *cluster.Conn, id string, cfg cluster.PublisherConfig, full ...block.Key) *holder {
 	t.Helper()
-	lease := mustJoin(t, conn, cluster.Member{ID: id, Addr: id + ":1", StoreID: id}, short)
-	return runHolder(t, conn, lease, cfg, full...)
+	return runHolder(t, conn, mustJoin(t, conn, cluster.Member{ID: id, Addr: id + ":1", StoreID: id}, short), cfg, full...)
 }
 
 // steadyHolder is startHolder with a lease that does not lapse on a busy machine.
 func steadyHolder(t *testing.T, conn *cluster.Conn, id string, cfg cluster.PublisherConfig, full ...block.Key) *holder {
 	t.Helper()
-	lease := mustJoin(t, conn, cluster.Member{ID: id, Addr: id + ":1"}, cluster.LeaseConfig{TTL: time.Minute})
-	return runHolder(t, conn, lease, cfg, full...)
+	return runHolder(t, conn, mustJoin(t, conn, cluster.Member{ID: id, Addr: id + ":1", StoreID: id}, steady), cfg, full...)
 }
 
 // runHolder is startHolder for a member that has joined.
@@ -197,8 +196,8 @@ func TestLateViewEqualsEarlyView(t *testing.T) {
 	conn := natstest.Run(t)
 	early := openView(t, conn, cluster.ViewConfig{})
 	cfg := cluster.PublisherConfig{BatchChanges: 16, SnapshotChanges: 200}
-	a := startHolder(t, conn, "a", cfg, keys(2, 50)...)
-	b := startHolder(t, conn, "b", cfg)
+	a := steadyHolder(t, conn, "a", cfg, keys(2, 50)...)
+	b := steadyHolder(t, conn, "b", cfg)
 	all := append(keys(1, 100), keys(2, 50)...)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 1500 {
@@ -224,7 +223,7 @@ func TestLateViewEqualsEarlyView(t *testing.T) {
 // heartbeat, and has a snapshot written.
 func TestGapIsRepaired(t *testing.T) {
 	conn := natstest.Run(t)
-	h := startHolder(t, conn, "a", cluster.PublisherConfig{SnapshotChanges: 1 << 30, Heartbeat: 20 * time.Millisecond})
+	h := steadyHolder(t, conn, "a", cluster.PublisherConfig{SnapshotChanges: 1 << 30, Heartbeat: 20 * time.Millisecond})
 	early := openView(t, conn, cluster.ViewConfig{})
 	h.change(true, block.Host, keys(1, 100)...)
 	await(t, early, h.token())
@@ -247,7 +246,7 @@ func TestGapIsRepaired(t *testing.T) {
 
 func TestEventsOutOfOrder(t *testing.T) {
 	conn := natstest.Run(t)
-	l := mustJoin(t, conn, cluster.Member{ID: "a", Addr: "a:1"}, short)
+	l := mustJoin(t, conn, cluster.Member{ID: "a", Addr: "a:1"}, steady)
 	inc := l.Member().Incarnation
 	send := func(e router.Event) {
 		e.Node, e.Incarnation = "a", inc
@@ -293,8 +292,8 @@ func TestEventsOutOfOrder(t *testing.T) {
 func TestDeadNodeIsNotLocated(t *testing.T) {
 	conn := natstest.Run(t)
 	v := openView(t, conn, cluster.ViewConfig{Self: "self"})
-	startHolder(t, conn, "self", cluster.PublisherConfig{}, keys(1, 3)...)
-	a := startHolder(t, conn, "a", cluster.PublisherConfig{}, keys(1, 3)...)
+	steadyHolder(t, conn, "self", cluster.PublisherConfig{}, keys(1, 3)...)
+	a := steadyHolder(t, conn, "a", cluster.PublisherConfig{}, keys(1, 3)...)
 	await(t, v, a.token())
 	if got := where(v, keys(1, 1)); got[0] != "0 a@a:1:disk" {
 		t.Fatalf("located: %v", got)
@@ -321,7 +320,7 @@ func TestDeadNodeIsNotLocated(t *testing.T) {
 		t.Errorf("still located after it left: %v", got)
 	}
 	// It comes back with other blocks, as another incarnation.
-	b := startHolder(t, conn, "a", cluster.PublisherConfig{}, key(1, 2))
+	b := steadyHolder(t, conn, "a", cluster.PublisherConfig{}, key(1, 2))
 	b.change(true, block.Host, key(1, 7))
 	await(t, v, b.token())
 	want := []string{"0 ", "1 ", "2 a@a:1:disk", "3 a@a:1:host"}
@@ -337,7 +336,7 @@ func TestNodeThatDiesExpires(t *testing.T) {
 	natstest.Ensure(t, conn)
 	other := natstest.Connect(t, cluster.ConnConfig{InProcess: srv})
 	v := openView(t, conn, cluster.ViewConfig{})
-	startHolder(t, conn, "b", cluster.PublisherConfig{})
+	steadyHolder(t, conn, "b", cluster.PublisherConfig{})
 	a := startHolder(t, other, "a", cluster.PublisherConfig{}, key(1, 1))
 	await(t, v, a.token())
 	forever := a.token()
