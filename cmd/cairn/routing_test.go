@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -14,7 +16,8 @@ func TestRoutingFlagsAreHandedOn(t *testing.T) {
 	for i := range v.NumField() {
 		switch f := v.Field(i).Addr().Interface().(type) {
 		case *string:
-			*f = "word"
+			words := strings.Split(cmp.Or(v.Type().Field(i).Tag.Get("enum"), "word"), ",")
+			*f = words[len(words)-1]
 		case *int:
 			*f = -1 - i
 		case *float64:
@@ -27,7 +30,6 @@ func TestRoutingFlagsAreHandedOn(t *testing.T) {
 			t.Fatalf("%s is of a kind that args must learn", v.Type().Field(i).Name)
 		}
 	}
-	want.Scorer, want.Match = "affinity", "bisect"
 	got, err := nodeDefaults(append(want.args(), "--id", "n1")...)
 	if err != nil || got.Cost != want {
 		t.Errorf("got %+v, %v; want %+v", got.Cost, err, want)
