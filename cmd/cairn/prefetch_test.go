@@ -40,15 +40,27 @@ func TestFetchedAheadOfTheRequest(t *testing.T) {
 	if err := postJSON(t.Context(), "http://"+r.addr+"/v1/load", cluster.LoadRequest{Node: "n1", Load: router.Load{QueuedTokens: 1 << 20}}, &struct{}{}); err != nil {
 		t.Fatal(err)
 	}
-	q := cluster.RouteRequest{Request: router.Request{Keys: keys, BlockTokens: 512, BlockBytes: size}, Explain: true}
-	await(t, patience, "a decision for n2, with n1's blocks", func() error {
-		var a cluster.RouteAnswer
+	q := cluster.RouteRequest{Request: router.Request{Keys: keys, BlockTokens: 512, BlockBytes: size, DryRun: true}, Explain: true}
+	var a cluster.RouteAnswer
+	await(t, patience, "the router knows n1's blocks", func() error { // a dry run tells nobody
+		a = cluster.RouteAnswer{}
 		err := postJSON(t.Context(), "http://"+r.addr+"/v1/route", q, &a)
-		if err == nil && (a.Node != "n2" || a.Ahead == nil || a.Ahead.Lacking != blocks || !a.Ahead.Told) {
+		if err == nil && (a.Node != "n2" || a.Ahead == nil || a.Ahead.Lacking != blocks || a.Ahead.Told) {
 			err = fmt.Errorf("%s: %+v", a.Explanation, a.Ahead)
 		}
 		return err
 	})
+	q.DryRun = false
+	await(t, patience, "n2 knows them as well", func() error {
+		m, err := chosen.Match(t.Context(), keys)
+		if err == nil && m.Prefix != blocks {
+			err = fmt.Errorf("%+v", m)
+		}
+		return err
+	})
+	if err := postJSON(t.Context(), "http://"+r.addr+"/v1/route", q, &a); err != nil || a.Node != "n2" || a.Ahead == nil || !a.Ahead.Told {
+		t.Fatalf("%s: %+v, %v", a.Explanation, a.Ahead, err)
+	}
 	await(t, patience, "the blocks at n2", func() error {
 		if p := s.status(n2).Prefetch; p.Blocks["peer"] != blocks || p.Ended == 0 {
 			return fmt.Errorf("%+v", p)
