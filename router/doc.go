@@ -41,8 +41,9 @@
 // A block that the node holds counts as local and no other; of the blocks that it
 // lacks, those that a peer holds count as peer as far as the prefix goes on
 // unbroken. Where computing is faster than fetching, the cached prefix is cut
-// shorter. A [Scorer] may put something else in the place of this cost; affinity.go has one
-// that decides among nodes that cost nearly the same.
+// shorter. Where nodes are told to fetch ahead of the request (ahead.go), of peer and of what is
+// read from disk only what takes longer than the queue counts. A [Scorer] may put something else in
+// the place of this cost; affinity.go has one that decides among nodes that cost nearly the same.
 // [Decision.Explain] prints every term.
 //
 // Who may be chosen at all is a matter of filters: names, labels, nodes that drain, and
