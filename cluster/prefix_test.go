@@ -102,13 +102,12 @@ func TestLiveNodeHoldsWholePrefixes(t *testing.T) {
 	}
 
 	whole := keys(200, 40) // of which a bisection does not look at the tenth
-	parent := block.Key{}
+	var parent block.Key
 	for _, k := range whole {
-		placed, err := n.Put(t.Context(), k, parent, []byte{1}, coherency.WriteBack)
-		if err != nil {
+		if _, err := n.Put(t.Context(), k, parent, []byte{1}, coherency.WriteBack); err != nil {
 			t.Fatal(err)
 		}
-		parent, token = k, placed.Token
+		parent = k
 	}
 	pub.Announce([]node.Change{{Key: whole[10], Tier: block.Host}}) // which it holds
 	placed, err := n.Put(t.Context(), key(201, 0), block.Key{}, []byte{1}, coherency.WriteBack)

@@ -114,7 +114,7 @@ func TestNodeHoldsWholePrefixes(t *testing.T) {
 			const blocks = 400
 			for step := range 600 {
 				i := rng.IntN(blocks)
-				k, parent := treeKey(i)
+				k, _ := treeKey(i)
 				switch op := rng.IntN(20); {
 				case op < 13:
 					// From the first block on, as far as there is room for all of it.
@@ -123,7 +123,7 @@ func TestNodeHoldsWholePrefixes(t *testing.T) {
 						path = append(path, j)
 					}
 					for _, j := range slices.Backward(append(path, 0)) {
-						if _, parent = treeKey(j); j == 0 || n.Holds(parent) {
+						if _, parent := treeKey(j); j == 0 || n.Holds(parent) {
 							putTree(t, n, j, coherency.WritePolicy(rng.IntN(3)))
 						}
 					}
