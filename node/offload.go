@@ -74,14 +74,14 @@ func (n *Node) offload(ctx context.Context, batch []coherency.Intent) {
 	for _, a := range arrived {
 		n.commitHome(a)
 	}
+	for _, in := range batch {
+		n.host.Unpin(in.Key) // before who waits for the offload goes on, and perhaps replaces the block
+	}
 	n.offloadMu.Lock()
 	for _, in := range batch {
 		n.offloads.Done(in)
 	}
 	n.offloadMu.Unlock()
-	for _, in := range batch {
-		n.host.Unpin(in.Key)
-	}
 	n.room.notify()
 }
 

@@ -28,6 +28,9 @@ func (in *Incoming) Bytes() []byte {
 	return in.r.Bytes()
 }
 
+// ErrKey: not a key that a sealed block can have.
+var ErrKey = errors.New("not the key of a block in a sequence")
+
 // Abort gives the slot back.
 func (in *Incoming) Abort() {
 	if in.r != nil {
@@ -99,6 +102,10 @@ type Placed struct {
 // tier.ErrConflict says that it has other bytes.
 func (in *Incoming) Commit(ctx context.Context, key, parent block.Key, p coherency.WritePolicy) (Placed, error) {
 	n := in.n
+	if key.IsZero() || key.Named() {
+		in.r.Abort()
+		return Placed{}, fmt.Errorf("%w: %s", ErrKey, key)
+	}
 	d := block.Describe(key, parent, in.r.Bytes())
 	if e, ok := n.dir.get(key); ok {
 		if e.sum != d.Sum || e.length != d.Length {
@@ -155,6 +162,12 @@ func (n *Node) existed(ctx context.Context, r tier.Reservation, d block.Descript
 	if errors.Is(err, tier.ErrExists) {
 		err = n.host.Pin(d.Key)
 	}
+	if errors.Is(err, tier.ErrNotFound) {
+		if err := n.existsElsewhere(ctx, d, p); err != nil {
+			return Placed{}, err
+		}
+		return placed, nil
+	}
 	if err != nil {
 		return Placed{}, err
 	}
@@ -177,6 +190,23 @@ func (n *Node) existed(ctx context.Context, r tier.Reservation, d block.Descript
 		return Placed{}, err
 	}
 	return placed, nil
+}
+
+// existsElsewhere does what the write policy asks for of a block that has left host
+// memory since it was found there. One that has left the node needs nothing more.
+func (n *Node) existsElsewhere(ctx context.Context, d block.Descriptor, p coherency.WritePolicy) error {
+	loan, err := n.readLocal(ctx, d.Key)
+	if err == nil {
+		defer loan.Release()
+		if p == coherency.WriteAll {
+			err = n.raise(ctx, d)
+		}
+		err = errors.Join(err, n.secure(ctx, d.Key))
+	}
+	if errors.Is(err, tier.ErrNotFound) && !n.Holds(d.Key) {
+		return nil
+	}
+	return err
 }
 
 // settle does what the write policy still asks for after the host's copy, which
