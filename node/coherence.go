@@ -96,7 +96,7 @@ func newCoherence(n *Node, log CoherenceLog) (*coherence, error) {
 		cfg: protocol.Config{
 			Node: cfg.ID, Incarnation: cfg.Incarnation, Durable: n.home == block.Disk,
 			Lease: cfg.Lease, Renew: cfg.Renew, FlushAfter: cfg.FlushAfter, IdleAfter: cfg.IdleAfter,
-			RecallEvery: cfg.RecallEvery, RevokeAfter: cfg.RevokeAfter, RehomeAfter: cfg.RehomeAfter,
+			RecallEvery: cfg.RecallEvery, RevokeAfter: cfg.RevokeAfter, RehomeAfter: cfg.RehomeAfter, RehomeEvery: cfg.RehomeEvery,
 			Records: recordsFor(cfg), Flushes: flushesAtOnce,
 		},
 	}

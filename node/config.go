@@ -121,6 +121,9 @@ type Config struct {
 	// RehomeAfter is for how long a home may be away before what it holds is copied
 	// to others; default 2 × Lease.
 	RehomeAfter time.Duration
+	// RehomeEvery is how often all names are looked through for homes that they lack;
+	// default 5 min.
+	RehomeEvery time.Duration
 
 	// HandoverShare is the share, 0 to 1, of the free room of another node's home tier that
 	// this node may fill with its blocks while it drains; default 0.8.
@@ -220,6 +223,7 @@ func (c *Config) withDefaults() {
 	setDefault(&c.Lease, 15*time.Second)
 	setDefault(&c.Renew, c.Lease/5)
 	setDefault(&c.FlushAfter, time.Second)
+	setDefault(&c.RehomeEvery, 5*time.Minute)
 	setDefault(&c.IdleAfter, 10*time.Second)
 	setDefault(&c.RecallEvery, 50*time.Millisecond)
 	setDefault(&c.HandoverShare, 0.8)

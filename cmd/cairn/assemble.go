@@ -239,7 +239,7 @@ func (r *runningNode) startCluster(ctx context.Context, conn *cluster.Conn, c no
 		ID: c.ID, Incarnation: incarnation, Namespaces: namespaces, MaxBlock: int(c.MaxBlock), MaxBatch: c.MaxBatch,
 		MaxSubscriptions: c.MaxSubscriptions, MaxPattern: c.MaxPatternBytes,
 		PutWait: c.PutWait, FetchTimeout: c.FetchTimeout, PromoteAfter: c.PromoteAfter, CloseWait: c.CloseWait, Lease: c.Lease,
-		FlushAfter: c.FlushAfter, NameWait: c.NameWait, SnapshotRecords: c.SnapshotRecords, RehomeAfter: c.RehomeAfter, Logger: r.a.log,
+		FlushAfter: c.FlushAfter, NameWait: c.NameWait, SnapshotRecords: c.SnapshotRecords, RehomeAfter: c.RehomeAfter, RehomeEvery: c.RehomeEvery, Logger: r.a.log,
 	}
 	c.Sequence.apply(&cfg)
 	c.Handover.apply(&cfg)

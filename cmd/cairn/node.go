@@ -52,6 +52,7 @@ type nodeCmd struct {
 	NameWait         time.Duration `help:"How long an operation on a name waits for the log or an owner." default:"5s" group:"limits"`
 	SnapshotRecords  int           `help:"Records of the coherence log after which its state is kept, so that nodes start from it and the log forgets." default:"1000000" group:"limits"`
 	RehomeAfter      time.Duration `help:"How long a home may be away before its names are copied to others; 0 is twice the lease." default:"0" group:"limits"`
+	RehomeEvery      time.Duration `help:"How often all names are looked through for homes that they lack." default:"5m" group:"limits"`
 
 	Sequence sequenceFlags `embed:"" group:"limits"`
 	Handover handoverFlags `embed:"" group:"limits"`

@@ -130,7 +130,7 @@ func TestCloneKnowsAllFields(t *testing.T) {
 		of   reflect.Type
 		want string
 	}{
-		{reflect.TypeFor[Machine](), "cfg led now phase away incarnation number leased confirmed members orphans homeless draining asked " +
+		{reflect.TypeFor[Machine](), "cfg led now phase away incarnation number leased confirmed members orphans homeless draining swept asked " +
 			"out usual readers flights sent lastSent owes ops early blocks dirty idle contended flushes flushOps inner " +
 			"sessions unsealed barriers acking musts staged effects moves"},
 		{reflect.TypeFor[op](), "id write read kind fenced staged homes version born staging dead settle done result asked barrier"},

@@ -54,6 +54,9 @@ type Config struct {
 	// that have joined it is looked another 2 × Lease later what has too few homes: what
 	// was staged before everyone knew them is decided by then.
 	RehomeAfter time.Duration
+	// RehomeEvery is how often all blocks are looked through for homes that they lack, for
+	// whatever reason that was not seen; 0: never.
+	RehomeEvery time.Duration
 	// History is for how many sequences digests are compared; default 4096. Negative:
 	// none.
 	History int
@@ -103,6 +106,9 @@ func (c Config) Validate() error {
 	if c.Drift < 0 || c.Flights < 1 || c.Records < 1 || c.Flushes < 1 {
 		errs = append(errs, errors.New("drift, flights, records and flushes must be positive"))
 	}
+	if c.RehomeEvery < 0 {
+		errs = append(errs, fmt.Errorf("look for homes every %v: want a positive time, or 0 for never", c.RehomeEvery))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("coherency: configuration: %w", err)
 	}
@@ -137,6 +143,7 @@ type Machine struct {
 	orphans           time.Duration // since when there are blocks that dead incarnations own
 	homeless          time.Duration // when blocks that lack a home are looked for again; 0: no need
 	draining          []string      // members that are about to leave
+	swept             time.Duration // when all homes were last looked after for no reason
 	asked             attempts      // records that are repeated until they are no longer needed
 
 	out      []entry  // records that wait for a message
@@ -190,7 +197,7 @@ func New(cfg Config, led *ledger.Ledger, now time.Duration) (*Machine, error) {
 	}
 	cfg.withDefaults()
 	m := &Machine{
-		cfg: cfg, led: led, now: now, incarnation: cfg.Incarnation,
+		cfg: cfg, led: led, now: now, swept: now, incarnation: cfg.Incarnation,
 		ops: map[Op]*op{}, blocks: map[block.Key]*local{}, flushOps: map[Op]block.Key{}, staged: map[block.Key][]stagedObject{},
 	}
 	m.grow()

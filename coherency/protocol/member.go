@@ -177,7 +177,8 @@ func (m *Machine) expire() {
 }
 
 // lookAfter sees to what dead members leave behind: blocks that they own, and
-// objects that they were a home of; and to what new ones can be a home of.
+// objects that they were a home of; and to what new ones can be a home of. Now
+// and then it sees to all: who chose homes may have known less of who leaves than this node.
 func (m *Machine) lookAfter() {
 	scan := Scan{}
 	switch {
@@ -197,6 +198,9 @@ func (m *Machine) lookAfter() {
 	}
 	if m.homeless != 0 && m.now >= m.homeless {
 		m.homeless, scan.Homes = 0, true
+	}
+	if m.cfg.RehomeEvery != 0 && m.now-m.swept >= m.cfg.RehomeEvery {
+		m.swept, scan.Homes = m.now, true
 	}
 	if scan.Orphans || scan.Homes {
 		m.do(scan)

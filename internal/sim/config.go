@@ -136,6 +136,7 @@ func NewPlan(seed uint64, keep Keep) Plan {
 		Yield:       pick(r, 5*time.Millisecond, 50*time.Millisecond),
 		RevokeAfter: pick(r, 20*time.Millisecond, 150*time.Millisecond, lease),
 		RehomeAfter: pick(r, 400*time.Millisecond, 2*lease),
+		RehomeEvery: 5 * lease,
 		History:     256,
 	}
 	for range p.Nodes {

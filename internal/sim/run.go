@@ -64,7 +64,11 @@ func (w *World) live() {
 	}
 	w.runUntil(min(lastFault+lease/4, 8*lease), func() bool { return false })
 	w.heal()
-	w.runUntil(w.now+settleWithin, func() bool { return w.open == 0 && len(w.queue) > 0 })
+	lastOp := w.now
+	for _, o := range w.plan.Ops {
+		lastOp = max(lastOp, o.at)
+	}
+	w.runUntil(lastOp+settleWithin, func() bool { return w.open == 0 && len(w.queue) > 0 })
 	w.settle()
 	if w.violation == nil {
 		w.checkSettled()
