@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"testing"
 
@@ -92,19 +91,4 @@ func TestFetchedAheadOfTheRequest(t *testing.T) {
 	if p := s.status(n2).Prefetch; p.Used != blocks {
 		t.Errorf("%+v", p)
 	}
-
-	// A node that is gone misses nothing but its message.
-	n2.kill()
-	if err := postJSON(t.Context(), "http://"+r.addr+"/v1/route", q, &cluster.RouteAnswer{}); err != nil {
-		t.Errorf("a decision while n2 is gone: %v", err)
-	}
-	if err := n2.tryStart(); err != nil {
-		t.Fatal(err)
-	}
-	await(t, patience, "n2 is back", func() error {
-		if n := s.status(n2).Prefetch.Held; n != 0 {
-			return errors.New("it holds something")
-		}
-		return nil
-	})
 }
