@@ -1,10 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"io"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -13,18 +9,9 @@ import (
 // benchFor runs the command and returns its figures.
 func benchFor(t *testing.T, c benchCoherenceCmd) map[string]figureResult {
 	t.Helper()
-	var out bytes.Buffer
-	a := &app{ctx: t.Context(), out: &out, err: io.Discard, log: slog.New(slog.DiscardHandler), json: true}
 	c.Dir = t.TempDir()
-	if err := c.Run(a); err != nil {
-		t.Fatal(err)
-	}
-	var list []figureResult
-	if err := json.Unmarshal(out.Bytes(), &list); err != nil {
-		t.Fatal(err)
-	}
 	byName := map[string]figureResult{}
-	for _, r := range list {
+	for _, r := range resultsOf[figureResult](t, c.Run) {
 		shrinks := strings.Contains(r.Figure, "heap") // with few names, for other reasons
 		if r.Median < r.Low || r.Median > r.High || r.Median < 0 && !shrinks {
 			t.Errorf("%s: %v–%v, median %v", r.Figure, r.Low, r.High, r.Median)

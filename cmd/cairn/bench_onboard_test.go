@@ -1,10 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"io"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -14,15 +10,10 @@ import (
 // TestBenchOnboard: every case measures something, for either tier.
 func TestBenchOnboard(t *testing.T) {
 	for _, to := range []string{"vram", "host"} {
-		var out bytes.Buffer
-		a := &app{ctx: t.Context(), out: &out, err: io.Discard, log: slog.New(slog.DiscardHandler), json: true}
 		c := benchOnboardCmd{Blocks: 20, Size: 60 << 10, To: to, Transfers: 2, Batch: 3, Rounds: 3, Dir: t.TempDir()}
-		if err := c.Run(a); err != nil {
-			t.Fatal(err)
-		}
-		var list []onboardResult
-		if err := json.Unmarshal(out.Bytes(), &list); err != nil || len(list) != 4 {
-			t.Fatalf("%d results, %v", len(list), err)
+		list := resultsOf[onboardResult](t, c.Run)
+		if len(list) != 4 {
+			t.Fatalf("%d results", len(list))
 		}
 		for i, r := range list {
 			if r.MBps <= 0 || r.Low > r.MBps || r.High < r.MBps || (r.Of > 0) != (i < 2) || (r.Faster > 0) != (i == 3) {

@@ -1,10 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"io"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -16,18 +12,9 @@ import (
 func placementFor(t *testing.T, c benchPlacementCmd) map[string]float64 {
 	t.Helper()
 	t.Setenv(childEnv, "1") // the router's view is this program once more
-	var out bytes.Buffer
-	a := &app{ctx: t.Context(), out: &out, err: io.Discard, log: slog.New(slog.DiscardHandler), json: true}
 	c.Dir = t.TempDir()
-	if err := c.Run(a); err != nil {
-		t.Fatal(err)
-	}
-	var list []figureResult
-	if err := json.Unmarshal(out.Bytes(), &list); err != nil {
-		t.Fatal(err)
-	}
 	got := map[string]float64{}
-	for _, r := range list {
+	for _, r := range resultsOf[figureResult](t, c.Run) {
 		got[strings.TrimSpace(r.Figure)] = r.Median
 	}
 	return got
