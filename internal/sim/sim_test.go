@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cairn/internal/mutant"
+	"cairn/internal/testseed"
 )
 
 var (
@@ -65,7 +66,7 @@ func search(first uint64, d time.Duration, count *tally) (failed *Result) {
 	return failed
 }
 
-// TestSim lets clusters live by random plans, other ones in every run.
+// TestSim lets clusters live by random plans.
 func TestSim(t *testing.T) {
 	d, long := shortTime, os.Getenv("CAIRN_LONG") == "1"
 	if long {
@@ -73,7 +74,7 @@ func TestSim(t *testing.T) {
 	}
 	first := *seedFlag
 	if first == 0 {
-		first = uint64(time.Now().UnixNano())
+		first = testseed.Of(t)
 	}
 	mutant.Choose(mutant.None)
 	var count tally
