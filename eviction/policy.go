@@ -68,19 +68,16 @@ const (
 // Kinds is the number of values of Block.Kind.
 const Kinds = 4
 
-// fingerprint is 64 bits that stand for a key; 0 for the zero key only.
+// fingerprint is 64 bits that stand for a key, and never 0.
 func fingerprint(k *block.Key) uint64 {
-	if k.IsZero() {
-		return 0
-	}
 	return max(k.Hash64()^uint64(k.Position()+1)*0x9e3779b97f4a7c15, 1)
 }
 
-// fingerprints are those of a block and its parent. A parent that does not come before
-// the block is none: no chain of parents ends where it began.
+// fingerprints are those of a block and its parent, 0 for none. A parent that does not
+// come before the block is none: no chain of parents ends where it began.
 func (b *Block) fingerprints() (key, parent uint64) {
 	key = fingerprint(&b.Key)
-	if b.Parent.Position() < b.Key.Position() {
+	if !b.Parent.IsZero() && b.Parent.Position() < b.Key.Position() {
 		parent = fingerprint(&b.Parent)
 	}
 	return key, parent

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cairn/block"
+	"cairn/internal/testseed"
 	"cairn/tier"
 )
 
@@ -111,6 +112,28 @@ func TestPark(t *testing.T) {
 	}
 }
 
+// The zero key stands for no parent, but as the key of a block it is one like any other.
+func TestZeroKey(t *testing.T) {
+	for name, p := range policies(t) {
+		t.Run(name, func(t *testing.T) {
+			p.Insert(7, Block{}, 0)
+			p.Insert(8, Block{Key: keyOf(0, 1)}, time.Minute)
+			for _, want := range []uint32{7, 8} {
+				got, ok := p.Victim(0, time.Hour)
+				if !ok || got != want {
+					t.Fatalf("victim is %d, %v, want %d", got, ok, want)
+				}
+				p.Evict(got, time.Hour)
+			}
+			p.Insert(9, Block{}, time.Hour)
+			p.Remove(9)
+			if id, ok := p.Victim(0, 2*time.Hour); ok || p.Len() != 0 {
+				t.Errorf("victim is %d of %d blocks, want none", id, p.Len())
+			}
+		})
+	}
+}
+
 func TestGroupsAreApart(t *testing.T) {
 	for name, p := range policies(t) {
 		t.Run(name, func(t *testing.T) {
@@ -185,8 +208,7 @@ func TestCopiesCountWithinBounds(t *testing.T) {
 // Where every request uses the whole of its prefix, in whatever order, LRU takes the leaf
 // of the request that is longest ago, and from it on to its parents.
 func TestLRUOfLeavesIsExact(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	l := newLRU(t, Config{})
 	const room, fanout, depth = 60, 3, 6
@@ -275,8 +297,7 @@ func TestValidate(t *testing.T) {
 // A store of sequences that share beginnings, of which some are removed from the
 // middle, checked against a plain model: a victim is always a leaf.
 func TestLeavesBeforeParents(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	l, h := newLRU(t, Config{}), newHazard(t, Config{Seed: seed, Ghosts: 2})
 	t.Run("lru", func(t *testing.T) { testLeavesBeforeParents(t, seed, l, func() { checkLists(t, l) }) })
 	t.Run("hazard", func(t *testing.T) { testLeavesBeforeParents(t, seed, h, func() { checkTables(t, h) }) })

@@ -49,7 +49,7 @@ func (h *Hazard) Victim(groupID int, now time.Duration) (id uint32, ok bool) {
 	if second.ok {
 		g.kept[1] = h.entries.at(second.id).key
 	}
-	return best.id, true
+	return best.id, best.ok
 }
 
 // anyBlocks finds a few blocks that are not parked in a group whose leaves all are.
