@@ -14,7 +14,10 @@ const (
 	CodeNoHome      = "NOHOME"      // no live node can keep the block durably
 	CodeUnreachable = "UNREACHABLE" // the version is known, but no node that has its bytes answers
 	CodeSequence    = "NOSEQUENCE"  // no such open sequence on this connection
-	CodePinned      = "PINNED"      // sequences have pinned as much of a tier as they may
-	CodeLimit       = "LIMIT"       // a limit of the node on sequences
+	CodePinned      = "PINNED"      // sequences, or engines in GPU memory, hold as much of a tier as they may
+	CodeLimit       = "LIMIT"       // a limit of the node on sequences, or on engines in GPU memory
+	CodeDevice      = "NODEVICE"    // no GPU memory for engines, or not over this connection
+	CodeSlot        = "NOSLOT"      // no such slot, pin or region on this connection
+	CodeHandle      = "NOHANDLE"    // no memory that the node can map has the handle
 	CodeOther       = "ERR"
 )
