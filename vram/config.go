@@ -18,6 +18,10 @@ const (
 	// DefaultStreams lets the device start on a copy while it ends another; more
 	// do not help, as it has one copy engine a direction or two.
 	DefaultStreams = 2
+	// DefaultBatches keeps both directions busy while the next batches are prepared.
+	DefaultBatches = 8
+	// DefaultBatchBytes is about a millisecond of a fast link for each of them.
+	DefaultBatchBytes = 256 << 20
 
 	// SlotAlignment is what every class is a multiple of, in bytes: a page, which
 	// transfers between devices and to storage are aligned to.
@@ -59,6 +63,12 @@ type Config struct {
 	// Streams is the number of streams a direction; 0 is DefaultStreams, at most
 	// MaxStreams.
 	Streams int
+	// Batches is the most batches of copies under way, in both directions together; 0 is
+	// DefaultBatches. More wait for their turn.
+	Batches int
+	// BatchBytes is the most bytes of the batches under way, and of one batch unless that
+	// is a single object; 0 is DefaultBatchBytes.
+	BatchBytes int64
 	// Eviction says which object goes when room is needed, as a policy of package
 	// eviction; empty is eviction.KindLRU.
 	Eviction string
@@ -77,6 +87,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Streams == 0 {
 		c.Streams = DefaultStreams
+	}
+	if c.Batches == 0 {
+		c.Batches = DefaultBatches
+	}
+	if c.BatchBytes == 0 {
+		c.BatchBytes = DefaultBatchBytes
 	}
 	if c.Eviction == "" {
 		c.Eviction = eviction.KindLRU
@@ -121,6 +137,12 @@ func (c Config) Validate() error {
 	}
 	if c.Streams < 1 || c.Streams > MaxStreams {
 		bad("%d streams: want 1 to %d", c.Streams, MaxStreams)
+	}
+	if c.Batches < 1 {
+		bad("%d batches under way: want at least 1, or 0 for %d", c.Batches, DefaultBatches)
+	}
+	if c.BatchBytes < 1 {
+		bad("%d bytes of batches under way: want at least 1, or 0 for %d", c.BatchBytes, DefaultBatchBytes)
 	}
 	return errors.Join(errs...)
 }

@@ -11,6 +11,8 @@ var (
 	ErrOutOfMemory = errors.New("device out of memory")
 	// ErrInvalidAddress: the bytes do not lie inside one allocation.
 	ErrInvalidAddress = errors.New("address outside the device's allocations")
+	// ErrInvalidHandle: no allocation that this device can map has the handle.
+	ErrInvalidHandle = errors.New("no allocation with this handle")
 )
 
 // Addr is an address in device memory. It is a number to everyone but the
@@ -83,4 +85,46 @@ type Event interface {
 	// Release ends the use of the event, which may then be used again for another.
 	// It must be called once, after the last use, completed or not.
 	Release()
+}
+
+// What follows are abilities that some devices and streams have besides.
+
+// BatchStream is a Stream that queues many copies with one call of the driver, which
+// costs a fraction of as many calls. The copies of a batch are carried out in any order;
+// their ranges must not overlap. An error means that none is queued.
+type BatchStream interface {
+	Stream
+	// CopyInBatch copies src[i] to dst[i] on the device.
+	CopyInBatch(dst []Addr, src [][]byte) error
+	// CopyOutBatch copies len(dst[i]) bytes at src[i] on the device to dst[i].
+	CopyOutBatch(dst [][]byte, src []Addr) error
+}
+
+// Registrar is a Device that moves bytes faster, and truly in the background, from and
+// to host memory that it has been shown beforehand: page-locked memory.
+type Registrar interface {
+	Device
+	// Register page-locks p, which is not Go heap memory and must stay mapped
+	// until Unregister with the same p, or Close.
+	Register(p []byte) error
+	// Unregister ends that. No copy may be using p any more.
+	Unregister(p []byte) error
+}
+
+// Handle names an allocation to other processes of the same machine. It is opaque: 64
+// bytes for a GPU, and a path for an emulated device.
+type Handle []byte
+
+// Sharer is a Device whose allocations other processes can use in place, and which can
+// use theirs.
+type Sharer interface {
+	Device
+	// Export names the allocation a, which Alloc has returned, for as long as it is not freed.
+	Export(a Addr) (Handle, error)
+	// Import maps the allocation that another process has exported and returns its
+	// address here and its size in bytes. That process must not free it before Unimport.
+	// ErrInvalidHandle: there is no such allocation, or not for this device.
+	Import(h Handle) (a Addr, size int64, err error)
+	// Unimport undoes Import. No copy may be using the memory any more.
+	Unimport(a Addr) error
 }

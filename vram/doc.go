@@ -33,6 +33,16 @@
 // when the class has nothing to evict. The bookkeeping holds no pointer per
 // block, so the garbage collector does not look at it.
 //
+// A pool tells ahead what would go next ([Pool.Candidates]), so that its owner can save it.
+// A copy out for that purpose is no use of the object: the policy does not learn of it.
+//
+// # Batches
+//
+// [Pool.PutMany] and [Pool.GetMany] are one operation of the device and one event for many
+// objects. What is put becomes visible together; when one copy fails, none does, and each
+// slot is free again. Batches under way are limited in number and bytes: more wait, in turn,
+// and have taken nothing meanwhile.
+//
 // # Loss of the device
 //
 // When a device reports [cairn/tier.ErrDeviceLost] the pool is empty from then

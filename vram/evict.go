@@ -50,12 +50,22 @@ func (s *slab) evict(r ref) {
 	s.stats.Evictions++
 }
 
-// victim is the object of the class that should go.
+// victim is the object of the class that should go. Those that it meets which are held
+// after all are out of the question until they are let go.
 func (s *slab) victim(c int) ref {
-	if id, ok := s.policy.Victim(c, s.now()); ok {
-		return s.refs[id]
+	for {
+		id, ok := s.policy.Victim(c, s.now())
+		if !ok {
+			return noRef
+		}
+		r := s.refs[id]
+		sl := s.slot(r)
+		if sl.idle() {
+			return r
+		}
+		sl.quiet = false
+		s.policy.Park(id)
 	}
-	return noRef
 }
 
 // age is how long ago the oldest object of the class was used: the victim, where the

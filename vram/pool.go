@@ -19,6 +19,7 @@ type Pool struct {
 	arena   Addr
 	largest int // class, in bytes
 	in, out lanes
+	flow    flow // of batches
 
 	closing  sync.Once
 	closeErr error
@@ -55,14 +56,14 @@ func Open(dev Device, cfg Config) (*Pool, error) {
 	}
 	arena, err := dev.Alloc(cfg.Capacity)
 	if err != nil {
-		return nil, fmt.Errorf("vram: allocate %d bytes on %s, which has %d of %d free (lower Capacity or Fraction): %w",
+		return nil, fmt.Errorf("vram: allocate %d bytes on %s, which has %d of %d free (lower Capacity or Fraction, or stop what else uses its memory): %w",
 			cfg.Capacity, dev.Name(), free, total, err)
 	}
 	slab, err := newSlab(cfg.Capacity, cfg.RunSize, slices.Sorted(slices.Values(cfg.Classes)), cfg.Eviction, cfg.Seed)
 	if err != nil {
 		return nil, errors.Join(err, dev.Free(arena))
 	}
-	p := &Pool{dev: dev, arena: arena, largest: slices.Max(cfg.Classes), slab: slab}
+	p := &Pool{dev: dev, arena: arena, largest: slices.Max(cfg.Classes), slab: slab, flow: flow{batches: cfg.Batches, bytes: cfg.BatchBytes}}
 	p.quiet.L = &p.mu
 	for _, l := range []*lanes{&p.in, &p.out} {
 		if err := l.open(dev, cfg.Streams); err != nil {
@@ -114,9 +115,12 @@ func (p *Pool) doneLocked() {
 	}
 }
 
-// failedLocked takes note of a device's error and returns it. A lost device
-// leaves an empty pool.
-func (p *Pool) failedLocked(err error) error {
+// copiedLocked is what became of a copy of which the device said err: that, or that the
+// device was lost meanwhile. It takes note of errors; a lost device leaves an empty pool.
+func (p *Pool) copiedLocked(err error) error {
+	if err == nil {
+		return p.lost
+	}
 	p.errs++
 	if p.lost == nil && errors.Is(err, tier.ErrDeviceLost) {
 		p.lost = err
@@ -147,9 +151,7 @@ func (p *Pool) Put(ctx context.Context, d block.Descriptor, src []byte) (evicted
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.doneLocked()
-	if err != nil {
-		err = p.failedLocked(err)
-	} else if err = p.lost; err == nil {
+	if err = p.copiedLocked(err); err == nil {
 		err = p.slab.exists(d) // another Put may have been faster
 	}
 	if err != nil {
@@ -164,11 +166,16 @@ func (p *Pool) beginPut(ctx context.Context, d block.Descriptor, src []byte) (re
 	if err := ctx.Err(); err != nil {
 		return noRef, 0, nil, err
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.beginPutLocked(d, src)
+}
+
+// beginPutLocked takes a slot for an object, whose address it gives.
+func (p *Pool) beginPutLocked(d block.Descriptor, src []byte) (ref, Addr, []block.Key, error) {
 	if len(src) != int(d.Length) {
 		return noRef, 0, nil, fmt.Errorf("the descriptor says %d bytes, given are %d", d.Length, len(src))
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if err := p.readyLocked(); err != nil {
 		return noRef, 0, nil, err
 	}
@@ -193,7 +200,7 @@ func (p *Pool) Get(ctx context.Context, key block.Key, dst []byte) (block.Descri
 	if err := ctx.Err(); err != nil {
 		return block.Descriptor{}, wrap("get", key, err)
 	}
-	v, err := p.hold(key, len(dst))
+	v, err := p.hold(key, len(dst), false)
 	if err != nil {
 		return v.Descriptor, wrap("get", key, err)
 	}
@@ -202,11 +209,7 @@ func (p *Pool) Get(ctx context.Context, key block.Key, dst []byte) (block.Descri
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil {
-		err = p.failedLocked(err)
-	} else {
-		err = p.lost
-	}
+	err = p.copiedLocked(err)
 	p.releaseLocked(v.slot)
 	if err != nil {
 		return block.Descriptor{}, wrap("get", key, err)
@@ -215,23 +218,33 @@ func (p *Pool) Get(ctx context.Context, key block.Key, dst []byte) (block.Descri
 }
 
 // hold finds the object and keeps it in place. room is what the caller has for
-// its bytes; with too little nothing is held and only the descriptor is given.
-func (p *Pool) hold(key block.Key, room int) (DeviceView, error) {
+// its bytes; with too little nothing is held and only the descriptor is given. quiet says
+// that this is no use of the object.
+func (p *Pool) hold(key block.Key, room int, quiet bool) (DeviceView, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.readyLocked(); err != nil {
 		return DeviceView{}, err
 	}
 	r, sl := p.slab.find(key)
-	if sl == nil {
+	switch {
+	case quiet && sl == nil:
+		return DeviceView{}, tier.ErrNotFound
+	case quiet:
+	case sl == nil:
 		p.misses++
 		return DeviceView{}, tier.ErrNotFound
+	default:
+		p.hits++
 	}
-	p.hits++
 	if room < int(sl.d.Length) {
 		return DeviceView{Descriptor: sl.d}, fmt.Errorf("%d of %d bytes: %w", room, sl.d.Length, tier.ErrShortBuffer)
 	}
-	p.slab.hold(r)
+	if quiet {
+		p.slab.hush(r)
+	} else {
+		p.slab.hold(r)
+	}
 	p.active++
 	return DeviceView{Descriptor: sl.d, Addr: p.addr(r), pool: p, slot: r}, nil
 }
@@ -268,7 +281,7 @@ func (v DeviceView) Release() {
 // same device reads it without a copy. It counts as a use of it. Close waits for
 // the view's Release.
 func (p *Pool) Map(key block.Key) (DeviceView, error) {
-	v, err := p.hold(key, block.MaxLength)
+	v, err := p.hold(key, block.MaxLength, false)
 	if err != nil {
 		return DeviceView{}, wrap("map", key, err)
 	}

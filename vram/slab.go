@@ -27,6 +27,8 @@ type slot struct {
 	pins  int32  // by Pin
 	holds int32  // copies under way and views
 	state state
+	// quiet: it is held, and the policy does not know; see hush.
+	quiet bool
 }
 
 func (s *slot) idle() bool { return s.pins == 0 && s.holds == 0 }
@@ -271,6 +273,22 @@ func (s *slab) rest(r ref) {
 	s.policy.Unpark(s.slot(r).id)
 }
 
+// resume is rest of an object that was held as no use of it, if the policy has not met it
+// since: it goes where it would have gone.
+func (s *slab) resume(r ref) {
+	sl, ru := s.slot(r), &s.runs[r.run()]
+	if !sl.quiet {
+		s.rest(r)
+		return
+	}
+	cl := &s.classes[ru.class]
+	sl.quiet = false
+	ru.used += sl.used
+	ru.busy--
+	cl.idle++
+	cl.used += sl.used
+}
+
 // unrest undoes rest, except that the policy does not know.
 func (s *slab) unrest(r ref) {
 	ru := &s.runs[r.run()]
@@ -296,6 +314,19 @@ func (s *slab) hold(r ref) {
 	}
 	s.policy.Touch(sl.id, s.now())
 	s.policy.Park(sl.id) // Touch has ended that
+	sl.quiet = false
+	sl.holds++
+}
+
+// hush is hold that is no use of the object. The policy learns of it only when it names the
+// object as a victim.
+func (s *slab) hush(r ref) {
+	sl := s.slot(r)
+	if sl.idle() {
+		s.unrest(r)
+		s.stats.Pinned++
+		sl.quiet = true
+	}
 	sl.holds++
 }
 
@@ -308,7 +339,7 @@ func (s *slab) release(r ref) {
 		s.discard(r)
 	case sl.pins == 0:
 		s.stats.Pinned--
-		s.rest(r)
+		s.resume(r)
 	}
 }
 
@@ -328,7 +359,7 @@ func (s *slab) unpin(r ref) {
 	sl.pins--
 	if sl.idle() {
 		s.stats.Pinned--
-		s.rest(r)
+		s.resume(r)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"cairn/block"
 	"cairn/eviction"
+	"cairn/internal/testseed"
 )
 
 // check recomputes everything that a slab keeps count of.
@@ -113,9 +114,8 @@ func mustSlab(t *testing.T, capacity, runSize int64, sizes []int, policy string)
 }
 
 func testSlabAccounts(t *testing.T, policy string) {
-	seed := rand.Uint64()
+	seed := testseed.Of(t)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	t.Logf("seed %d", seed)
 	const kib, objects = 1 << 10, 120
 	s := mustSlab(t, 8*64*kib, 64*kib, []int{4 * kib, 12 * kib, 64 * kib}, policy)
 	key := func(i int) block.Key { return block.Key{2: byte(i), 3: byte(i), 4: 1} }

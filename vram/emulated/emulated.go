@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"cairn/tier"
 	"cairn/vram"
@@ -51,11 +50,13 @@ const (
 	CopyOut
 	CopyDevice
 	Record
+	CopyInBatch
+	CopyOutBatch
 )
 
 // String names the operation.
 func (o Op) String() string {
-	return [...]string{"alloc", "new stream", "copy in", "copy out", "copy device", "record"}[o]
+	return [...]string{"alloc", "new stream", "copy in", "copy out", "copy device", "record", "copy in batch", "copy out batch"}[o]
 }
 
 // Call is what a [Config].Hook is asked about.
@@ -70,16 +71,18 @@ type Call struct {
 // Device is an emulated device.
 type Device struct {
 	hook    func(Call) error
+	fd      int    // of the memory
 	memory  []byte // all of it; the slice is never changed
 	lost    atomic.Bool
 	events  sync.Pool // of *event, for reuse
 	closing sync.Once
 	err     error // of Close
 
-	mu      sync.Mutex
-	closed  bool
-	used    []extent // by address
-	streams []*stream
+	mu       sync.Mutex
+	closed   bool
+	used     []extent   // by address
+	imported []imported // by address
+	streams  []*stream
 }
 
 // extent is one allocation, as offsets into memory.
@@ -95,15 +98,11 @@ func New(cfg Config) (*Device, error) {
 	if cfg.Memory == 0 {
 		cfg.Memory = DefaultMemory
 	}
-	const private = syscall.MAP_PRIVATE | syscall.MAP_ANON | syscall.MAP_NORESERVE
-	memory, err := syscall.Mmap(-1, 0, int(cfg.Memory), syscall.PROT_READ|syscall.PROT_WRITE, private)
+	fd, memory, err := openMemory(cfg.Memory)
 	if err != nil {
-		return nil, fmt.Errorf("emulated: map %d bytes of memory: %w", cfg.Memory, err)
+		return nil, err
 	}
-	// Huge pages where the system has them: an arena is large and long-lived. An
-	// error only means that there are none.
-	_ = syscall.Madvise(memory, syscall.MADV_HUGEPAGE)
-	return &Device{hook: cfg.Hook, memory: memory}, nil
+	return &Device{hook: cfg.Hook, fd: fd, memory: memory}, nil
 }
 
 // Name is "emulated".
@@ -204,6 +203,9 @@ func (d *Device) bytes(a vram.Addr, n int64) ([]byte, error) {
 	if err := d.openLocked(); err != nil {
 		return nil, err
 	}
+	if p, ok := d.importedLocked(a, n); ok {
+		return p, nil
+	}
 	if a >= base && n >= 0 {
 		from := int64(a - base)
 		for _, e := range d.used {
@@ -259,9 +261,7 @@ func (d *Device) Close() error {
 		for _, s := range streams {
 			s.Close()
 		}
-		if err := syscall.Munmap(d.memory); err != nil {
-			d.err = fmt.Errorf("emulated: unmap the memory: %w", err)
-		}
+		d.err = d.closeMemory()
 	})
 	return d.err
 }

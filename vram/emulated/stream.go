@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"cairn/tier"
 	"cairn/vram"
@@ -13,11 +12,12 @@ import (
 // queueLength is how many operations a stream holds before a caller waits.
 const queueLength = 1 << 10
 
-// work is one entry of a stream: a copy between two pieces of memory, or an
-// event.
+// work is one entry of a stream: a copy between two pieces of memory, a batch of
+// them, or an event.
 type work struct {
 	op       Op
 	dst, src []byte
+	batch    []pair
 	event    *event
 }
 
@@ -42,11 +42,7 @@ func (s *stream) run() {
 	defer close(s.ended)
 	var first error // since the last event
 	for w := range s.queue {
-		err := s.dev.ask(Call{Op: w.op, Queued: true})
-		if err == nil && w.op != Record {
-			copy(w.dst, w.src)
-		}
-		if first == nil {
+		if err := s.carryOut(w); first == nil {
 			first = err
 		}
 		if w.op == Record {
@@ -146,59 +142,30 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// event completes once and is then used again for another. The stream holds one
-// reference and the user the other, so that a user who stops waiting does not
-// hand an event that is still queued to someone else.
+// event is used again when the stream and its user have let go of it.
 type event struct {
-	dev  *Device
-	refs atomic.Int32
-	done atomic.Bool
-	// fired holds one token from completion on; whoever takes it puts it back.
-	fired chan struct{}
-	err   error // set before the token
+	vram.Completion
+	dev *Device
 }
 
 func (d *Device) event() *event {
 	e, ok := d.events.Get().(*event)
 	if !ok {
-		e = &event{dev: d, fired: make(chan struct{}, 1)}
+		e = &event{dev: d}
 	}
-	e.refs.Store(2)
+	e.Begin()
 	return e
 }
 
 func (e *event) complete(err error) {
-	e.err = err
-	e.done.Store(true)
-	e.fired <- struct{}{}
-	e.Release()
-}
-
-// Done implements [vram.Event].
-func (e *event) Done() bool { return e.done.Load() }
-
-// Wait implements [vram.Event].
-func (e *event) Wait(ctx context.Context) error {
-	select {
-	case <-e.fired:
-	default:
-		select {
-		case <-e.fired:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if e.Complete(err) {
+		e.dev.events.Put(e)
 	}
-	e.fired <- struct{}{}
-	return e.err
 }
 
 // Release implements [vram.Event].
 func (e *event) Release() {
-	if e.refs.Add(-1) > 0 {
-		return
+	if e.LetGo() {
+		e.dev.events.Put(e)
 	}
-	<-e.fired
-	e.err = nil
-	e.done.Store(false)
-	e.dev.events.Put(e)
 }
