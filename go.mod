@@ -15,12 +15,12 @@ require (
 	github.com/jotaen/kong-completion v0.0.4 // completion of commands in a shell
 	github.com/nats-io/nats-server/v2 v2.15.2 // the embedded NATS server
 	github.com/nats-io/nats.go v1.55.0 // NATS and JetStream: membership, events, names, routes
-	github.com/nats-io/nuid v1.0.1 // NATS's own unique ids, for requests and messages
 	github.com/redis/go-redis/v9 v9.23.0 // tests: the client that most engines use, against resp
 	github.com/rogpeppe/go-internal v1.16.0 // tests: testscript for the commands
 	github.com/schollz/progressbar/v3 v3.19.1 // progress of replay and bench on a terminal
 	github.com/zeebo/xxh3 v1.1.0 // checksum of every block and record
 	golang.org/x/sys v0.49.0 // memfd, madvise, preadv, fallocate: what package syscall lacks
+	gorgonia.org/cu v0.9.6 // CUDA's driver API, with -tags cuda only; vram/cuda/driver makes it start without a driver
 	pgregory.net/rapid v1.3.0 // tests: sequence against a model, with failures made small
 )
 
@@ -28,6 +28,7 @@ require (
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
+	github.com/google/uuid v1.1.1 // indirect
 	github.com/hashicorp/errwrap v1.1.0 // indirect
 	github.com/hashicorp/go-multierror v1.1.1 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
@@ -36,6 +37,7 @@ require (
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/nats-io/jwt/v2 v2.8.2 // indirect
 	github.com/nats-io/nkeys v0.4.16 // indirect
+	github.com/nats-io/nuid v1.0.1 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/pmezard/go-difflib v1.0.0 // indirect
 	github.com/posener/complete v1.2.3 // indirect

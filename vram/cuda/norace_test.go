@@ -1,0 +1,5 @@
+//go:build cuda && cgo && !race
+
+package cuda_test
+
+const raceEnabled = false
