@@ -13,16 +13,19 @@ import (
 // arena is a shared memory file, mapped once. The file cannot change its size,
 // so that whoever maps it as well can never be hit by a truncation.
 type arena struct {
-	fd  int
-	mem []byte
+	fd     int
+	mem    []byte
+	unlock func() error // Config.Lock's; nil for none
 }
 
+// arenaName is what /proc/PID/maps calls the arena, after "/memfd:".
+const arenaName = "cairn-host"
+
 func openArena(size int64, prefault bool, log *slog.Logger) (*arena, error) {
-	const name = "cairn-host"
 	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate(name, flags|unix.MFD_NOEXEC_SEAL)
+	fd, err := unix.MemfdCreate(arenaName, flags|unix.MFD_NOEXEC_SEAL)
 	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
-		fd, err = unix.MemfdCreate(name, flags)
+		fd, err = unix.MemfdCreate(arenaName, flags)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("hostcache: memfd_create: %w", err)
@@ -90,9 +93,26 @@ func chosen(text []byte) string {
 	return string(word)
 }
 
-// close unmaps the arena; its bytes must no longer be used by anyone.
+// lock shows the memory to Config.Lock.
+func (a *arena) lock(lock func([]byte) (func() error, error)) error {
+	if lock == nil {
+		return nil
+	}
+	unlock, err := lock(a.mem)
+	if err != nil {
+		return fmt.Errorf("hostcache: lock the arena of %d bytes: %w", len(a.mem), err)
+	}
+	a.unlock = unlock
+	return nil
+}
+
+// close unlocks and unmaps the arena; its bytes must no longer be used by anyone.
 func (a *arena) close() error {
 	var errs []error
+	if a.unlock != nil {
+		errs = append(errs, a.unlock())
+		a.unlock = nil
+	}
 	if a.mem != nil {
 		errs = append(errs, unix.Munmap(a.mem))
 		a.mem = nil

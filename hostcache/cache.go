@@ -79,6 +79,9 @@ func Open(cfg Config) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.lock(cfg.Lock); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
 	c.arena = a
 	return c, nil
 }

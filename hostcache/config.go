@@ -54,6 +54,14 @@ type Config struct {
 	// Prefault takes all memory at Open, which is slow, but turns too little
 	// memory into an error of Open instead of a killed process later.
 	Prefault bool
+	// Lock, when it is not nil, is called once with all of the arena's memory, after it
+	// is mapped and before it is used, for whoever has to know where it lies: a device
+	// that page-locks it, so that copies need no staging. The unlock that it returns,
+	// which may be nil, is called once, when nobody uses the memory any more and just
+	// before it is unmapped: by Close, or by the last release after it, which has nobody
+	// to tell of an error. An error of Lock is one of Open. Neither may call the cache,
+	// and the memory must not be kept beyond unlock.
+	Lock func(mem []byte) (unlock func() error, err error)
 	// Eviction says which block goes when room is needed: EvictLRU, the default when
 	// it is empty, or EvictHazard.
 	Eviction string

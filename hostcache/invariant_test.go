@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"cairn/block"
+	"cairn/internal/testseed"
 	"cairn/tier"
 )
 
@@ -75,8 +76,7 @@ func treeKey(t testing.TB, i int) (key, parent block.Key) {
 }
 
 func testOrdersApart(t *testing.T, eviction string, check func(*testing.T, *Cache)) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for range 15 {
 		c := openTest(t, Config{Capacity: 2 << 20, SlabSize: 128 << 10, Classes: []int{4 << 10, 64 << 10}, Eviction: eviction})
