@@ -119,7 +119,8 @@
 // exceed what they took by one segment until moves succeed, and each that does frees more
 // than it takes. So once the device works again there is room again, as long as what
 // is kept is within its limit. A suspect segment of which no flush ever succeeded goes
-// as soon as it is copied: a device that fails every flush costs one segment, not one each.
+// as soon as it is copied; another stays until its copies are flushed, and the next is copied
+// only then. So a device that fails every flush costs one segment, not one each.
 //
 // So that reclaim always gains something, what is kept is limited (Config.MaxKept);
 // beyond that Put gives ErrNoSpace and evicts nothing. While something is kept

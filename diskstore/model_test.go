@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"cairn/block"
+	"cairn/internal/testseed"
 	"cairn/tier"
 )
 
@@ -274,8 +275,9 @@ func TestMetamorphic(t *testing.T) {
 	if long() {
 		runs = 2000
 	}
+	first := testseed.Of(t)
 	for run := range runs {
-		seed := rand.Uint64()
+		seed := first + uint64(run)
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			cfg := tiny

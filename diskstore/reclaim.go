@@ -61,7 +61,7 @@ func (s *Store) reclaimOne(ctx context.Context, budget int64, choose func() *seg
 	moved, needed := g.moved, g.needed
 	s.mu.Unlock()
 	if moved {
-		if serr := s.syncDirty(); serr != nil && needed {
+		if serr := s.syncDirty(false); serr != nil && needed {
 			// The originals are durable and the copies may not be.
 			s.moveBack(g, moves)
 			s.resetSpare(spare)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"cairn/block"
+	"cairn/internal/testseed"
 )
 
 // treeKey is the key of object i of a tree in which each has up to three children, and
@@ -119,8 +120,7 @@ func TestRescueEnds(t *testing.T) {
 
 // The counts stay right whatever happens.
 func TestFollowersAreCounted(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	dir := t.TempDir()
 	s := open(t, dir, small)

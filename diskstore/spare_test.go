@@ -239,6 +239,50 @@ func TestRoomAfterFlushErrors(t *testing.T) {
 	wantPuts(t, s, 1000, 500, kept, 900)
 }
 
+// TestRoomAfterFlushErrorsEverywhere: every segment has something to flush when the device
+// begins to fail, as while tables are being written. They are copied one after another, so
+// that no more than one is there twice.
+func TestRoomAfterFlushErrorsEverywhere(t *testing.T) {
+	m := newMemFS()
+	s := openMem(t, m, small)
+	kept := fillWithBoth(t, s, 900)
+	mustSync(t, s)
+	before := s.Stats().Used
+	s.mu.Lock()
+	for _, g := range s.segments {
+		g.writes++
+	}
+	s.mu.Unlock()
+	m.inject(func(_ int, op string) faultKind {
+		if op == "sync" {
+			return failEIO
+		}
+		return noFault
+	}, 0)
+	for range 20 {
+		if s.Sync(t.Context()) == nil {
+			t.Fatal("a flush succeeded")
+		}
+		if used, most := s.Stats().Used, before+3*small.SegmentSize; used > most {
+			t.Fatalf("%d bytes used, want at most %d", used, most)
+		}
+	}
+	m.inject(nil, 0)
+	mustSync(t, s)
+	s.mu.Lock()
+	for _, g := range s.segments {
+		if g.suspect {
+			t.Errorf("segment %d is suspect after a flush", g.id)
+		}
+	}
+	s.mu.Unlock()
+	wantPuts(t, s, 1000, 500, kept, 900)
+	r := openMem(t, m.afterPowerLoss(rand.New(rand.NewPCG(1, 1))), small)
+	for i := range kept {
+		checkNamed(t, r, i, 900)
+	}
+}
+
 // failOnceFS holds the first flush of a segment until it is told to go on, and fails it.
 type failOnceFS struct {
 	*memFS

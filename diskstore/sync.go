@@ -65,39 +65,46 @@ func (s *Store) runFlush(f *flush) {
 // flush makes everything that is written durable. A segment may become suspect while it
 // runs, because of a table that was being written: then it begins again, once.
 func (s *Store) flush(ctx context.Context) error {
-	err := s.flushOnce(ctx)
-	if errors.Is(err, errSuspect) {
-		err = s.flushOnce(ctx)
+	again := false
+	for {
+		more, err := s.flushOnce(ctx)
+		switch {
+		case errors.Is(err, errSuspect) && !again:
+			again = true
+		case err != nil || !more:
+			return err
+		}
 	}
-	return err
 }
 
-func (s *Store) flushOnce(ctx context.Context) error {
-	emptied, err := s.evacuate(ctx)
+// flushOnce tells whether there are more suspect segments, which another call is to empty.
+func (s *Store) flushOnce(ctx context.Context) (more bool, err error) {
+	emptied, more, err := s.evacuate(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := s.writeTombs(ctx); err != nil {
-		return err
+		return false, err
 	}
-	if err := s.syncDirty(); err != nil {
-		return err
+	if err := s.syncDirty(more); err != nil {
+		return false, err
 	}
-	return s.removeEmptied(ctx, emptied)
+	return more, s.removeEmptied(ctx, emptied)
 }
 
 // errSuspect: a flush of the segment failed before.
 var errSuspect = errors.New("an earlier flush of the segment failed")
 
 // syncDirty flushes the segments that were written to, and the directory if a
-// removal is not durable.
-func (s *Store) syncDirty() error {
+// removal is not durable. A suspect segment that was not emptied is an error, unless more
+// tells that its turn is to come.
+func (s *Store) syncDirty(more bool) error {
 	var errs []error
 	var dirty []*segment
 	s.mu.Lock()
 	for _, g := range s.segments {
 		switch {
-		case g.suspect && !g.emptied:
+		case g.suspect && !g.emptied && (!more || !g.flushed):
 			errs = append(errs, fmt.Errorf("%s: %w", segmentName(g.id), errSuspect))
 		case g.dirty() && !g.suspect:
 			g.users++
@@ -164,19 +171,30 @@ func (s *Store) syncDir() error {
 }
 
 // evacuate copies what lives in suspect segments, tombstones included, to
-// others. It returns the segments that it emptied and that must stay until the copies
-// are durable. A segment of which no flush ever succeeded goes at once: nothing relies on
-// it, and each flush that fails would leave one more behind.
-func (s *Store) evacuate(ctx context.Context) (emptied []*segment, err error) {
+// others. A segment of which no flush ever succeeded goes at once: nothing relies on
+// it, and each flush that fails would leave one more behind. Another must stay until the
+// copies are durable, so there is one such at a time: the rest, more, waits for the
+// next call. evacuate returns those that were emptied and must stay, from earlier calls too.
+func (s *Store) evacuate(ctx context.Context) (emptied []*segment, more bool, err error) {
 	s.mu.Lock()
-	var suspects []*segment
-	for _, flushed := range []bool{false, true} {
-		for _, g := range s.segments {
-			if g.suspect && !g.gone && g.flushed == flushed {
-				g.users++
-				suspects = append(suspects, g)
-			}
+	var suspects, waiting []*segment
+	for _, g := range s.segments {
+		switch {
+		case !g.suspect || g.gone:
+			continue
+		case !g.flushed:
+			suspects = append(suspects, g)
+		case g.emptied:
+			emptied = append(emptied, g)
+		default:
+			waiting = append(waiting, g)
 		}
+	}
+	if len(emptied) == 0 && len(waiting) > 0 {
+		suspects, waiting = append(suspects, waiting[0]), waiting[1:]
+	}
+	for _, g := range suspects {
+		g.users++
 	}
 	s.mu.Unlock()
 	for _, g := range suspects {
@@ -195,7 +213,7 @@ func (s *Store) evacuate(ctx context.Context) (emptied []*segment, err error) {
 		}
 		s.release(g)
 	}
-	return emptied, err
+	return emptied, len(waiting) > 0, err
 }
 
 func (s *Store) evacuateOne(ctx context.Context, g *segment) error {
