@@ -126,6 +126,10 @@ const (
 	stopped               // the log cannot be trusted
 )
 
+func (p phase) String() string {
+	return [...]string{"starting", "joining", "a member", "has left", "stopped"}[p]
+}
+
 // Machine is one node's part in the protocol. One goroutine uses it.
 type Machine struct {
 	cfg         Config
@@ -287,6 +291,15 @@ func (m *Machine) Ledger() *ledger.Ledger { return m.led }
 // Serving tells whether the node is a member with a lease at the time now.
 func (m *Machine) Serving(now time.Duration) bool {
 	return m.phase == serving && now < m.leased
+}
+
+// Progress says for people how far the node has come on its way into the log.
+func (m *Machine) Progress(now time.Duration) string {
+	if m.phase == starting {
+		return fmt.Sprintf("still reading the log, at %d", m.led.Sequence())
+	}
+	return fmt.Sprintf("%s as incarnation %d, log read to %d, %d messages on their way, the last sent %v ago",
+		m.phase, m.incarnation, m.led.Sequence(), len(m.flights), (now - m.lastSent).Round(time.Millisecond))
 }
 
 // Incarnation is the present one.
