@@ -42,16 +42,16 @@ func (c *Coherence) snapshotPrefix() string {
 }
 
 // snapshots are those in the store, the newest first.
-func (c *Coherence) snapshots(ctx context.Context, store jetstream.ObjectStore) ([]cohSnapshot, error) {
-	objects, err := store.List(ctx)
-	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
+func (c *Coherence) snapshots(ctx context.Context) ([]cohSnapshot, error) {
+	objects, err := listObjects(ctx, c.conn.JS, BucketSnapshots, c.snapshotPrefix())
+	if err != nil {
 		return nil, fmt.Errorf("cluster: list snapshots: %w", err)
 	}
 	var all []cohSnapshot
 	for _, o := range objects {
 		digits, ok := strings.CutPrefix(o.Name, c.snapshotPrefix())
 		sequence, err := strconv.ParseUint(digits, 10, 64)
-		if ok && err == nil && !o.Deleted {
+		if ok && err == nil {
 			all = append(all, cohSnapshot{sequence, o})
 		}
 	}
@@ -109,7 +109,7 @@ func (c *Coherence) SaveSnapshot(ctx context.Context, sequence uint64, data []by
 // retire deletes what the verified snapshot at sequence, and the one before, make
 // superfluous.
 func (c *Coherence) retire(ctx context.Context, store jetstream.ObjectStore, stream jetstream.Stream, sequence uint64) error {
-	all, err := c.snapshots(ctx, store)
+	all, err := c.snapshots(ctx)
 	if err != nil {
 		return fmt.Errorf("cluster: %w: %w", ErrSnapshot, err)
 	}
@@ -182,11 +182,8 @@ func (r *cohReader) restore(ctx context.Context, info *jetstream.StreamInfo) (ui
 func (r *cohReader) list(ctx context.Context) (all []cohSnapshot, err error) {
 	var quiet pace
 	for {
-		err := r.conn.Retry(ctx, cohSnapshotTry, func(ctx context.Context) error {
-			store, err := r.conn.JS.ObjectStore(ctx, BucketSnapshots)
-			if err == nil {
-				all, err = r.snapshots(ctx, store)
-			}
+		err := r.conn.Retry(ctx, ensureTry, func(ctx context.Context) (err error) {
+			all, err = r.snapshots(ctx)
 			return err
 		})
 		if err == nil || errors.Is(err, jetstream.ErrBucketNotFound) {

@@ -92,15 +92,20 @@ type ConnConfig struct {
 func (c ConnConfig) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("cluster: "+format, args...)) }
-	for _, raw := range c.URLs {
+	for i, raw := range c.URLs {
 		u, err := url.Parse(strings.TrimSpace(raw))
+		which := "NATS url"
+		if len(c.URLs) > 1 {
+			which = fmt.Sprintf("NATS url %d of %d", i+1, len(c.URLs))
+		}
 		switch {
 		case err != nil:
-			bad("NATS url is not a url: %v", redactError(err))
-		case u.Host == "":
-			bad("NATS url %q has no host: write nats://host:4222", u.Redacted())
+			// Neither it nor what is wrong with it: either may show a password.
+			bad("%s cannot be read: want nats://host:4222, with %%2F for / in a user or password, and so on", which)
+		case u.Host == "": // without a scheme nobody can tell where a password is
+			bad("%s without a host: want nats://host:4222", which)
 		case u.Scheme != "nats" && u.Scheme != "tls" && u.Scheme != "ws" && u.Scheme != "wss":
-			bad("NATS url %q: scheme %q: want nats, tls, ws or wss", u.Redacted(), u.Scheme)
+			bad("%s %q: scheme %q: want nats, tls, ws or wss", which, u.Redacted(), u.Scheme)
 		}
 	}
 	if c.Replicas < 0 || c.Replicas > 5 || c.Replicas != 0 && c.Replicas%2 == 0 {
@@ -128,15 +133,6 @@ func (c ConnConfig) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// redactError drops the text of a url, which may hold a password, from the error.
-func redactError(err error) error {
-	var ue *url.Error
-	if errors.As(err, &ue) {
-		return ue.Err
-	}
-	return err
 }
 
 func (c ConnConfig) withDefaults() ConnConfig {

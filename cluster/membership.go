@@ -21,6 +21,11 @@ type TierInfo struct {
 	Capacity int64      `json:"capacity"` // bytes
 	Used     int64      `json:"used"`     // bytes
 	Objects  int64      `json:"objects"`
+	// Engines is how many of the used bytes engines hold in place.
+	Engines int64 `json:"engines,omitempty"`
+	// Device is what the tier stores on, where it says so; Lost tells that it is gone.
+	Device string `json:"device,omitempty"`
+	Lost   bool   `json:"lost,omitempty"`
 }
 
 // Member is one node of the cluster, as it describes itself.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +32,48 @@ const (
 )
 
 func objectChunks(bucket, id string) string { return objectSubjects + bucket + ".C." + id }
+
+// objectNames are the subjects of what is known about objects, each of one of them.
+func objectNames(bucket string) string { return objectSubjects + bucket + ".M." }
+
+// listObjects describes the objects of a bucket whose names begin with prefix, by name. A
+// bucket that is not there is jetstream.ErrBucketNotFound.
+//
+// ObjectStore.List would say the same, but it waits until it has seen the last description
+// that was there when it began, and if just that one is replaced meanwhile it waits for ever.
+func listObjects(ctx context.Context, js jetstream.JetStream, bucket, prefix string) (list []*jetstream.ObjectInfo, err error) {
+	stream, err := js.Stream(ctx, objStreamPrefix+bucket)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("%w: %w", jetstream.ErrBucketNotFound, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(objectNames(bucket)+">"))
+	if err != nil {
+		return nil, err
+	}
+	for subject := range info.State.Subjects {
+		name, err := base64.URLEncoding.DecodeString(strings.TrimPrefix(subject, objectNames(bucket)))
+		if err != nil || !strings.HasPrefix(string(name), prefix) {
+			continue
+		}
+		m, err := stream.GetLastMsgForSubject(ctx, subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue // it was deleted meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		o := new(jetstream.ObjectInfo)
+		if json.Unmarshal(m.Data, o) == nil && !o.Deleted {
+			o.ModTime = m.Time
+			list = append(list, o)
+		}
+	}
+	slices.SortFunc(list, func(a, b *jetstream.ObjectInfo) int { return cmp.Compare(a.Name, b.Name) })
+	return list, nil
+}
 
 // unhurried is called after each piece of an object, and may give way to others; nil does not.
 type unhurried func()
@@ -62,7 +106,7 @@ func putObject(ctx context.Context, conn *Conn, store jetstream.ObjectStore, buc
 	if err := putChunks(ctx, conn, objectChunks(bucket, info.NUID), data, pace); err != nil {
 		return nil, errors.Join(err, purge(info.NUID))
 	}
-	m := nats.NewMsg(objectSubjects + bucket + ".M." + base64.URLEncoding.EncodeToString([]byte(meta.Name)))
+	m := nats.NewMsg(objectNames(bucket) + base64.URLEncoding.EncodeToString([]byte(meta.Name)))
 	m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	if m.Data, err = json.Marshal(info); err != nil {
 		return nil, errors.Join(err, purge(info.NUID))

@@ -13,6 +13,7 @@ import (
 	"cairn/coherency/ledger"
 	"cairn/hostcache"
 	"cairn/internal/natstest"
+	"cairn/internal/testseed"
 	"cairn/node"
 	"cairn/router"
 	"cairn/wire"
@@ -67,8 +68,7 @@ func TestLiveNodeHoldsWholePrefixes(t *testing.T) {
 		Index:       router.IndexConfig{Mode: router.Bisect, AuditEvery: 1},
 	})
 	n, pub := liveNode(t, conn, v, "a", 200)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	const length = 30
 	var token wire.Token

@@ -156,7 +156,15 @@ func TestConnectErrors(t *testing.T) {
 	}
 	_, err = cluster.Connect(t.Context(), cluster.ConnConfig{URLs: []string{"http://x", "nats://a:b c"}, Replicas: 2,
 		User: "u", Token: "t", CertFile: "c"})
-	wantError(t, err, nil, "http", "Replicas 2", "choose one", "KeyFile")
+	wantError(t, err, nil, "NATS url 1 of 2", "http", "NATS url 2 of 2 cannot be read", "Replicas 2", "choose one", "KeyFile")
+	for _, url := range []string{"user:secret@127.0.0.1:4222", "127.0.0.1:4222", "host", "user:secret@host", // without nats://
+		"nats://user:secret/@127.0.0.1:4222", "nats://user:%secret@127.0.0.1:4222"} {
+		_, err = cluster.Connect(t.Context(), cluster.ConnConfig{URLs: []string{url}})
+		wantError(t, err, nil, "want nats://host:4222")
+		if strings.Contains(err.Error(), "secret") {
+			t.Errorf("the error tells the password: %v", err)
+		}
+	}
 }
 
 func TestClusterSurvivesLossOfOneServer(t *testing.T) {

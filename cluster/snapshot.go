@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -109,17 +108,14 @@ func findSnapshot(ctx context.Context, store jetstream.ObjectStore, node string,
 
 // retireSnapshots deletes the placement snapshots that nobody has renewed for
 // longer than age: their nodes are gone for good.
-func retireSnapshots(ctx context.Context, store jetstream.ObjectStore, age time.Duration) (int, error) {
-	objects, err := store.List(ctx)
-	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return 0, nil
-	}
+func retireSnapshots(ctx context.Context, js jetstream.JetStream, store jetstream.ObjectStore, age time.Duration) (int, error) {
+	objects, err := listObjects(ctx, js, BucketSnapshots, placeSnapshots)
 	if err != nil {
 		return 0, fmt.Errorf("cluster: list snapshots: %w", err)
 	}
 	n := 0
 	for _, o := range objects {
-		if !strings.HasPrefix(o.Name, placeSnapshots) || time.Since(o.ModTime) < age {
+		if time.Since(o.ModTime) < age {
 			continue
 		}
 		if err := store.Delete(ctx, o.Name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {

@@ -231,11 +231,18 @@ func (s *snapshotter) store(ctx context.Context) (SnapshotInfo, error) {
 	n.Bytes, n.Written = len(data), time.Now().UTC()
 	s.slot = (s.slot + 1) % snapshotSlots
 	if prev == nil || prev.Incarnation != incarnation {
-		if err := store.Delete(ctx, placeSnapshotName(h.Node, s.slot)); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
-			s.p.cfg.Logger.Warn("old placement snapshot was not deleted", "error", err)
-		}
+		s.deleteOld(ctx, store)
 	}
 	return n, nil
+}
+
+// deleteOld deletes what an earlier incarnation left in the slot that is next. If ctx ends
+// first, the next incarnation does it.
+func (s *snapshotter) deleteOld(ctx context.Context, store jetstream.ObjectStore) {
+	err := store.Delete(ctx, placeSnapshotName(s.p.cfg.Node, s.slot))
+	if err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) && !errors.Is(ctx.Err(), context.Canceled) {
+		s.p.cfg.Logger.Warn("old placement snapshot was not deleted", "error", err)
+	}
 }
 
 // retire deletes what nodes that have gone for good left behind.
@@ -245,9 +252,9 @@ func (s *snapshotter) retire(ctx context.Context) {
 	store, err := s.p.conn.JS.ObjectStore(ctx, BucketSnapshots)
 	n := 0
 	if err == nil {
-		n, err = retireSnapshots(ctx, store, s.p.cfg.SnapshotRetire)
+		n, err = retireSnapshots(ctx, s.p.conn.JS, store, s.p.cfg.SnapshotRetire)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		s.p.cfg.Logger.Warn("old placement snapshots were not deleted", "error", err)
 	} else if n > 0 {
 		s.p.cfg.Logger.Info("old placement snapshots deleted", "count", n)

@@ -1,9 +1,40 @@
 package cluster
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
+
+// busyStore deletes nothing.
+type busyStore struct{ jetstream.ObjectStore }
+
+func (busyStore) Delete(ctx context.Context, _ string) error {
+	return errors.Join(errors.New("busy"), ctx.Err())
+}
+
+// A node that stops while it deletes an old snapshot leaves that to its next start; that is
+// nothing to warn of.
+func TestSnapshotterStopsQuietly(t *testing.T) {
+	var log bytes.Buffer
+	s := newSnapshotter(&Publisher{cfg: PublisherConfig{Node: "a", Logger: slog.New(slog.NewTextHandler(&log, nil))}})
+	ctx, cancel := context.WithCancel(t.Context())
+	s.deleteOld(ctx, busyStore{})
+	if strings.Count(log.String(), "level=WARN") != 1 {
+		t.Errorf("a store that refuses to delete: it says %q, want one warning", log.String())
+	}
+	log.Reset()
+	cancel()
+	if s.deleteOld(ctx, busyStore{}); log.Len() > 0 {
+		t.Errorf("when it stops it says %q", log.String())
+	}
+}
 
 // Snapshots are written by the number of changes, which grows with what a node holds.
 func TestSnapshotIsDue(t *testing.T) {

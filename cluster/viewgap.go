@@ -126,6 +126,9 @@ func (v *View) repair(ctx context.Context, s *source) {
 			pause = retryPause
 			continue
 		}
+		if ctx.Err() != nil {
+			continue
+		}
 		v.failures.Add(1)
 		v.cfg.Logger.Warn("snapshot was not loaded; trying again", "member", s.id, "needed", needed, "error", err)
 		wait(ctx, pause)
