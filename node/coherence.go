@@ -40,7 +40,7 @@ type coherence struct {
 	members atomic.Pointer[[]ledger.Member]
 	alarm   atomic.Pointer[string] // why the log cannot be trusted
 
-	draining atomic.Pointer[[]string] // members that are about to leave, by name
+	leavers leavers
 
 	counters coherenceCounters
 	watches  watches
@@ -104,7 +104,7 @@ func newCoherence(n *Node, log CoherenceLog) (*coherence, error) {
 		c.spaces[ns.Name] = protocol.Space{Homes: ns.Homes, Copies: ns.Copies, Lease: ns.Lease}
 	}
 	c.members.Store(new([]ledger.Member))
-	c.draining.Store(new([]string))
+	c.leavers.members.Store(new([]string))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.stager.c, c.homed.c, c.dropper.c = c, c, c
 	c.reading.Store(true)
@@ -148,7 +148,7 @@ func (c *coherence) restart(led *ledger.Ledger) error {
 	if err != nil {
 		return fmt.Errorf("node: %w", err)
 	}
-	m.Step(c.now(), protocol.Draining{Members: *c.draining.Load()}) // nothing follows from it before the node serves
+	m.Step(c.now(), protocol.Draining{Members: *c.leavers.members.Load()}) // nothing follows from it before the node serves
 	c.machine = m
 	c.publishMembers()
 	c.applied.Store(led.Sequence())

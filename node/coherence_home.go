@@ -287,7 +287,7 @@ func (h *homed) age() {
 		if err == nil {
 			err = n.syncHome(ctx)
 		}
-		if err != nil { // then the next start finds a tier that is younger than it is
+		if err != nil && ctx.Err() == nil { // then the next start finds a tier that is younger than it is
 			h.c.log.Warn("the age of the home tier could not be kept", "err", err)
 		}
 	})

@@ -64,6 +64,7 @@ func newCommands() commandTable {
 	}
 	maps.Copy(commands, ownCommands(every))
 	maps.Copy(commands, sequenceCommands(every))
+	maps.Copy(commands, deviceCommands())
 	return commands
 }
 
@@ -104,6 +105,7 @@ func (s *session) reset(_ context.Context, w *resp.Writer, _ [][]byte) {
 	s.namespace, s.nowhere, s.name = s.n.cfg.Namespaces[0], false, ""
 	s.n.pubsub.removeAll(&s.subscriber)
 	s.closeSequences()
+	s.closeDevice()
 	s.sequence.Store(0)
 	w.SetRESP3(false)
 	w.Status("RESET")

@@ -24,6 +24,9 @@ func parseNumber(arg []byte) (uint64, bool) {
 // have been out of date; null when there is none.
 func (s *session) cairnGet(ctx context.Context, w *resp.Writer, args [][]byte) {
 	o, err := s.parseReads(args[2:])
+	if err == nil {
+		err = checkName(args[1])
+	}
 	if err != nil {
 		fail(w, err)
 		return
@@ -84,6 +87,10 @@ func (s *session) parseReads(args [][]byte) (ReadOptions, error) {
 // cairnVersion is CAIRN.VERSION key: the version that a read would find, also of a
 // deletion; 0 of a name that was never written.
 func (s *session) cairnVersion(ctx context.Context, w *resp.Writer, args [][]byte) {
+	if err := checkName(args[1]); err != nil {
+		fail(w, err)
+		return
+	}
 	state, err := s.n.StateOf(ctx, s.namespace.Name, args[1], s.reads())
 	if err != nil {
 		fail(w, err)
@@ -104,6 +111,8 @@ func (s *session) cairnCAS(ctx context.Context, w *resp.Writer, args [][]byte) {
 		err = errNotInteger
 	case err == nil && (o.If != ledger.Always || o.Old):
 		err = errSyntax
+	case err == nil:
+		err = checkName(args[1])
 	}
 	if err != nil {
 		fail(w, err)
@@ -202,6 +211,10 @@ func (s *session) cairnWatch(ctx context.Context, w *resp.Writer, args [][]byte)
 	millis, ok2 := parseNumber(args[3])
 	if !ok || !ok2 {
 		fail(w, errNotInteger)
+		return
+	}
+	if err := checkName(args[1]); err != nil {
+		fail(w, err)
 		return
 	}
 	if err := w.Flush(); err != nil { // what was asked before must not wait for this

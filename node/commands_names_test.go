@@ -38,6 +38,15 @@ func TestNameCommands(t *testing.T) {
 	if got := ask("CAIRN.GET k"); got[0] != "*-1" {
 		t.Errorf("such a name: %q", got)
 	}
+	// What the other commands take for a sealed block is no name.
+	for _, command := range []string{"CAIRN.GET %", "CAIRN.GET % STRICT", "CAIRN.VERSION %", "CAIRN.CAS % 0 one", "CAIRN.WATCH % 0 10"} {
+		if got := ask(strings.Replace(command, "%", "block:"+key(1).String(), 1)); !strings.HasPrefix(got[0], "-ERR block:") {
+			t.Errorf("%s: %q", command, got)
+		}
+	}
+	if got := ask("KEYS *"); got[0] != "*0" {
+		t.Errorf("and none was made: %q", got)
+	}
 	first := number(ask("CAIRN.CAS k 0 one")[0])
 	if got := ask("CAIRN.CAS k 0 two")[0]; got != "-"+wire.Conflict(wire.Version(first), "the name has another version than expected") {
 		t.Errorf("of a name that is there: %q", got)

@@ -49,6 +49,13 @@ type Config struct {
 	OffloadWorkers int
 	// PromoteAfter is how many reads bring a block into GPU memory; 0 is never.
 	PromoteAfter int
+	// VRAMBatch is the most blocks that are copied to or from GPU memory as one operation,
+	// for promotion and demotion; default 16.
+	VRAMBatch int
+	// VRAMHigh and VRAMLow are shares of the capacity of GPU memory, above 0 to 1; default
+	// 0.9 and 0.8. When more than VRAMHigh is in use, the blocks that would have to go down
+	// to VRAMLow are looked at, and those copied to host memory that are nowhere else.
+	VRAMHigh, VRAMLow float64
 	// NameWait is how long a change of a name waits for the log; default 5 s.
 	NameWait time.Duration
 	// SnapshotRecords is after how many records the state of the coherence log is kept,
@@ -86,6 +93,20 @@ type Config struct {
 	SequencePins float64
 	// SequenceIdle is after how long without use a sequence is closed; default 10 min.
 	SequenceIdle time.Duration
+
+	// DevicePins is the share of GPU memory that engines on this machine may hold in place,
+	// as blocks that they read and slots that they fill, above 0 to 1; default 0.5.
+	DevicePins float64
+	// DeviceHolds is the most slots and pins of one connection; default 4096.
+	DeviceHolds int
+	// DeviceRegions is the most pieces of its own memory that one connection may have
+	// imported, and DeviceRegionBytes the most bytes of them together; default 16, and
+	// 256 GiB.
+	DeviceRegions     int
+	DeviceRegionBytes int64
+	// DeviceIdle is after how long without a command a connection loses its hold on GPU
+	// memory; default 10 min.
+	DeviceIdle time.Duration
 
 	// KeepWithin is for how long a fetch of a block from a peer is remembered: if the
 	// block is fetched again within it, the copy is kept. 0 is never.
@@ -202,6 +223,9 @@ func (c *Config) withDefaults() {
 	setDefault(&c.PeerConnections, 16)
 	setDefault(&c.OffloadBatch, 64)
 	setDefault(&c.OffloadWorkers, 2)
+	setDefault(&c.VRAMBatch, 16)
+	setDefault(&c.VRAMHigh, 0.9)
+	setDefault(&c.VRAMLow, min(0.8, c.VRAMHigh))
 	setDefault(&c.NameWait, 5*time.Second)
 	setDefault(&c.SnapshotRecords, 1_000_000)
 	setDefault(&c.MaxSubscriptions, defaultMaxSubscriptions)
@@ -216,6 +240,11 @@ func (c *Config) withDefaults() {
 	c.SequenceBatch = min(c.SequenceBatch, c.MaxBatch)
 	setDefault(&c.SequencePins, 0.5)
 	setDefault(&c.SequenceIdle, 10*time.Minute)
+	setDefault(&c.DevicePins, 0.5)
+	setDefault(&c.DeviceHolds, 4096)
+	setDefault(&c.DeviceRegions, 16)
+	setDefault(&c.DeviceRegionBytes, 256<<30)
+	setDefault(&c.DeviceIdle, 10*time.Minute)
 	setDefault(&c.Prefetches, 2)
 	setDefault(&c.PrefetchQueue, 64)
 	setDefault(&c.PrefetchPins, 0.25)
@@ -272,10 +301,12 @@ func (c Config) Validate() error {
 		value int
 	}{
 		{"max-name-bytes", c.MaxName}, {"max-batch", c.MaxBatch}, {"max-batch-bytes", c.MaxBatchBytes}, {"peer-connections", c.PeerConnections},
-		{"offload-batch", c.OffloadBatch}, {"offload-workers", c.OffloadWorkers}, {"promote-after", c.PromoteAfter}, {"snapshot-records", c.SnapshotRecords},
+		{"offload-batch", c.OffloadBatch}, {"offload-workers", c.OffloadWorkers}, {"promote-after", c.PromoteAfter}, {"vram-batch", c.VRAMBatch}, {"snapshot-records", c.SnapshotRecords},
 		{"max-subscriptions", c.MaxSubscriptions}, {"max-pattern-bytes", c.MaxPattern},
 		{"max-sequences", c.Sequences}, {"max-connection-sequences", c.SequencesPerConnection}, {"max-sequence-blocks", c.SequenceBlocks},
 		{"sequence-transfers", c.SequenceTransfers}, {"sequence-batch", c.SequenceBatch}, {"sequence-idle", int(c.SequenceIdle)},
+		{"max-device-holds", c.DeviceHolds}, {"max-device-regions", c.DeviceRegions}, {"max-device-region-bytes", int(c.DeviceRegionBytes)},
+		{"device-idle", int(c.DeviceIdle)},
 		{"prefetches", c.Prefetches}, {"prefetch-queue", c.PrefetchQueue}, {"prefetch-hold", int(c.PrefetchHold)}, {"keep-within", int(c.KeepWithin)},
 	} {
 		if limit.value < 0 {
@@ -285,10 +316,13 @@ func (c Config) Validate() error {
 	for _, share := range []struct {
 		name  string
 		value float64
-	}{{"sequence-pins", c.SequencePins}, {"prefetch-pins", c.PrefetchPins}} {
+	}{{"sequence-pins", c.SequencePins}, {"prefetch-pins", c.PrefetchPins}, {"device-pins", c.DevicePins}, {"vram-high", c.VRAMHigh}, {"vram-low", c.VRAMLow}} {
 		if !(share.value >= 0 && share.value <= 1) { // also refuses NaN
 			errs = append(errs, fmt.Errorf("%s %v: want above 0, to 1", share.name, share.value))
 		}
+	}
+	if c.VRAMLow > c.VRAMHigh {
+		errs = append(errs, fmt.Errorf("vram-low %v: want at most vram-high, %v", c.VRAMLow, c.VRAMHigh))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("node: configuration: %w", err)

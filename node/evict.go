@@ -9,8 +9,11 @@ import (
 )
 
 // evicted tells the directory which blocks a tier has thrown out to make room. It sorts
-// keys.
+// keys. Every put into a tier comes by here.
 func (n *Node) evicted(t block.Tier, keys []block.Key) {
+	if t == block.VRAM {
+		n.demoter.poke()
+	}
 	deepestFirst(keys)
 	for _, key := range keys {
 		n.dropped(t, key)
@@ -38,6 +41,9 @@ func (n *Node) dropped(t block.Tier, key block.Key) {
 	})
 	if gone {
 		n.counters.forgotten.Add(1)
+		if t == block.VRAM {
+			n.demoter.letGo.Add(1)
+		}
 	}
 }
 
@@ -99,12 +105,14 @@ func (n *Node) discard(key block.Key, change func(block.Key, func(*entry, bool))
 }
 
 // tierLost tells the directory that a tier has lost everything: its device is
-// gone.
+// gone. What nobody else is known to have is declared lost: counted and reported. Sequences
+// have nothing in that tier any more.
 func (n *Node) tierLost(t block.Tier) {
 	if !n.lost[t].CompareAndSwap(false, true) {
 		return
 	}
-	n.log.Error("tier lost; its blocks are forgotten and the node goes on without it", "tier", t)
+	n.sequences.lose(t)
+	n.prefetches.yield(t)
 	var keys []block.Key
 	for shard := range shards {
 		n.dir.scan(shard, func(k block.Key, e entry) bool {
@@ -115,13 +123,25 @@ func (n *Node) tierLost(t block.Tier) {
 		})
 	}
 	deepestFirst(keys)
+	var blocks, bytes int64
 	for _, key := range keys {
+		var dirty bool
+		var length uint32
 		n.lose(key, func(e *entry, known bool) {
-			if known {
-				e.state.Evicted(t)
+			if dirty = false; known {
+				_, dirty = e.state.Evicted(t)
+				length = e.length
 			}
 		})
+		// Of a name it was a copy: its homes, or its owner, have the newest version.
+		if dirty && !key.Named() && !n.heldByPeer(key) {
+			blocks++
+			bytes += int64(length)
+		}
 	}
+	n.counters.lost.Add(blocks)
+	n.counters.lostBytes.Add(bytes)
+	n.log.Error("tier lost; its blocks are forgotten and the node goes on without it", "tier", t, "forgotten", len(keys), "lost_blocks", blocks, "lost_bytes", bytes)
 }
 
 // adopt records a copy that a tier has just committed. When the block left the
@@ -135,6 +155,9 @@ func (n *Node) adopt(d block.Descriptor, t block.Tier) error {
 		}
 		if keep = e.state.Valid().Has(t); keep {
 			return
+		}
+		if _, held := n.stores[t].Stat(d.Key); !held {
+			return // evicted at once, or lost with its device
 		}
 		c, beginErr := e.state.Begin(t)
 		if beginErr != nil {

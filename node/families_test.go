@@ -9,6 +9,7 @@ import (
 	"cairn/block"
 	"cairn/coherency"
 	"cairn/hostcache"
+	"cairn/internal/testseed"
 	"cairn/tier"
 )
 
@@ -43,8 +44,7 @@ func putTree(t *testing.T, n *Node, i int, p coherency.WritePolicy) {
 
 // Children are found whatever the order in which they came and went.
 func TestFamilies(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	f := new(families)
 	var parents [5]block.Key
@@ -107,11 +107,10 @@ func TestNodeHoldsWholePrefixes(t *testing.T) {
 		"host, disk": {host: 2 << 20, disk: 8 << 20}, "vram, host, disk": {vram: 1 << 20, host: 2 << 20, disk: 8 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
-			seed := rand.Uint64()
-			t.Logf("seed %d", seed)
+			seed := testseed.Of(t)
 			rng := rand.New(rand.NewPCG(seed, 0))
 			c := newMemCluster()
-			n, _ := c.join(t, "n1", tt.open(t), func(c *Config) { c.PromoteAfter = 0 })
+			n, _ := c.join(t, "n1", tt.open(t), noDemoter)
 			const blocks = 400
 			for step := range 600 {
 				i := rng.IntN(blocks)
@@ -141,6 +140,7 @@ func TestNodeHoldsWholePrefixes(t *testing.T) {
 					}
 				case op == 18:
 					n.Remove(k)
+					n.demoter.look(t.Context(), 0.5, 0.1)
 				default: // a tier loses it, as when its bytes have rotted
 					for _, s := range n.stores {
 						if s != nil {

@@ -134,11 +134,18 @@ func (n *Node) stage(ctx context.Context, key block.Key, e entry, from block.Tie
 }
 
 // readAside reads a block into memory of its own: the way out when the host tier
-// has no room for it.
+// has no room for it. What one tier cannot give is asked of the next.
 func (n *Node) readAside(ctx context.Context, key block.Key, e entry, from block.Tier) (*Loan, error) {
 	d := e.descriptor(key)
 	buf := make([]byte, d.Length)
-	if err := n.copyOut(ctx, d, from, buf); err != nil {
+	err := n.copyOut(ctx, d, from, buf)
+	for t := range e.state.Valid().Without(block.Host).Without(from).All() {
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		from, err = t, n.copyOut(ctx, d, t, buf)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &Loan{Descriptor: d, Bytes: buf, Origin: Origin(from)}, nil
@@ -149,7 +156,13 @@ func (n *Node) readAside(ctx context.Context, key block.Key, e entry, from block
 // directory learns it.
 func (n *Node) copyOut(ctx context.Context, d block.Descriptor, from block.Tier, dst []byte) error {
 	got, err := n.stores[from].Get(ctx, d.Key, dst)
-	if err == nil && (got.Length != d.Length || got.Sum != d.Sum || from == block.VRAM && !d.Matches(dst)) {
+	return n.verified(from, d, got, dst, err)
+}
+
+// verified is what a tier other than the host's has answered to a Get of the block d: got
+// and the bytes p, or err. See copyOut.
+func (n *Node) verified(from block.Tier, d, got block.Descriptor, p []byte, err error) error {
+	if err == nil && (got.Length != d.Length || got.Sum != d.Sum || from == block.VRAM && !d.Matches(p)) {
 		n.stores[from].Delete(d.Key)
 		err = tier.ErrCorrupt
 	}

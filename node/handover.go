@@ -128,9 +128,10 @@ func (n *Node) Drain(o DrainOptions) error {
 func (n *Node) Undrain() {
 	h := &n.handover
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.status.Draining, h.status.Phase, h.status.Safe = false, HandoverOff, false
 	h.restart()
+	h.mu.Unlock()
+	n.coherence.tellDraining()
 }
 
 // drains tells whether the node drains.
@@ -269,9 +270,11 @@ func (h *handover) pass(ctx context.Context) (handed int64) {
 // when they have them, or none has got one for rehomePatience.
 func (h *handover) rehome(ctx context.Context, anybody bool) {
 	c := h.n.coherence
-	c.drain(h.n.draining())
-	left := c.soleHomes()
-	h.set(ctx, func(s *HandoverStatus) { s.LeftNames = left })
+	left := c.drain(ctx)
+	h.set(ctx, func(s *HandoverStatus) {
+		s.Names += max(s.LeftNames-left, 0) // after the last look had lost its patience
+		s.LeftNames = left
+	})
 	patience := time.NewTimer(rehomePatience)
 	defer patience.Stop()
 	for anybody && left > 0 {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func TestDrainMovesTheOnlyHomesOfNames(t *testing.T) {
 			set(60, 90)
 			s := awaitHandover(t, n1, "all names have a home that stays", func(s HandoverStatus) bool { return s.Safe && s.Names > 0 })
 			awaitHandover(t, n1, "the others know that it drains", func(HandoverStatus) bool {
-				return len(*n2.coherence.draining.Load()) == 1 && len(*n3.coherence.draining.Load()) == 1
+				return len(*n2.coherence.leavers.members.Load()) == 1 && len(*n3.coherence.leavers.members.Load()) == 1
 			})
 			before := n1.coherence.counters.arrived.Load()
 			set(90, 120)
@@ -74,4 +75,50 @@ func TestDrainOfTheOnlyHomeWithNobodyToTakeOver(t *testing.T) {
 	drain(t, n1, DrainOptions{})
 	c.join(t, "n2", testTiers{host: 8 << 20, disk: 64 << 20}.open(t), nil)
 	awaitHandover(t, n1, "the other is the home now", safe)
+}
+
+// Names that get another home are counted however long the look at the members takes: the
+// node seeks homes as soon as it drains, and not before it has counted.
+func TestDrainCountsNamesWhileAMemberIsSilent(t *testing.T) {
+	c := newMemCluster()
+	often := func(c *Config) {
+		quickLooks(c)
+		c.FetchTimeout = 100 * time.Millisecond // twice that is waited for a member's room
+	}
+	n1, _ := c.join(t, "n1", testTiers{host: 8 << 20, disk: 64 << 20}.open(t), often)
+	for i := range 20 {
+		if _, err := setName(t.Context(), n1, fmt.Sprint("name", i), "value", NameOptions{Policy: coherency.WriteThrough}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.join(t, "n2", testTiers{host: 8 << 20, disk: 64 << 20}.open(t), nil)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes no connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	c.mu.Lock()
+	c.nodes["silent"] = &member{node: new(Node), addr: silent.Addr().String()}
+	c.mu.Unlock()
+	drain(t, n1, DrainOptions{})
+	if s := awaitHandover(t, n1, "all names have a home that stays", safe); s.Names != 20 {
+		t.Errorf("%d names were counted, of 20", s.Names)
+	}
+}
+
+// A node that takes requests again becomes a home again at once.
+func TestUndrainHoldsAtOnce(t *testing.T) {
+	c := newMemCluster()
+	n1, _ := c.join(t, "n1", testTiers{host: 8 << 20, disk: 64 << 20}.open(t), func(c *Config) { c.HandoverEvery = time.Hour })
+	for range 3 {
+		drain(t, n1, DrainOptions{})
+		awaitHandover(t, n1, "it has looked", waiting)
+		if !n1.coherence.leavers.has("n1") {
+			t.Error("it drains, and its names are not told")
+		}
+		n1.Undrain()
+		if n1.coherence.leavers.has("n1") {
+			t.Error("it drains no more, and its names are not told")
+		}
+	}
 }

@@ -40,3 +40,11 @@ func (n *Node) hint(t block.Tier, key block.Key, peers heldElsewhere) tier.Hint 
 	}
 	return 0
 }
+
+// heldByPeer tells whether a peer holds the block, as far as this node knows.
+func (n *Node) heldByPeer(key block.Key) bool {
+	if peers, ok := n.peers.(heldElsewhere); ok {
+		return peers.Held(key)
+	}
+	return len(n.peers.Locate([]block.Key{key})[0]) > 0
+}

@@ -11,6 +11,7 @@ import (
 
 	"cairn/block"
 	"cairn/coherency/ledger"
+	"cairn/internal/testseed"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -36,8 +37,7 @@ func tablePointer(i int, version uint64) ledger.Pointer {
 // The table agrees with a plain map under random changes.
 func TestNameTableAgreesWithAMap(t *testing.T) {
 	table, model := newNameTable(), ledger.NewMapTable()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for version := uint64(1); version <= 20_000; version++ {
 		i := rng.IntN(500)

@@ -202,6 +202,37 @@ func TestCountersAreLinearizable(t *testing.T) {
 	}
 }
 
+// The same with another policy for each write: owners are asked to give the name back, and
+// what loses against them begins again with the bytes that it has, also at the home, where
+// staged objects that lost are collected.
+func TestCountersWithMixedPolicies(t *testing.T) {
+	nodes := joinAll(t, newMemCluster(), 3, testTiers{host: 8 << 20, disk: 32 << 20}, nil)
+	const each = 25
+	var wg sync.WaitGroup
+	for i := range 6 {
+		n := nodes[i%3]
+		wg.Go(func() {
+			for done, tries := 0, i; done < each; tries++ {
+				value, s := readAt(t, n, "counter", ReadOptions{Level: ReadStrict})
+				v, _ := strconv.Atoi(value)
+				_, err := setName(t.Context(), n, "counter", strconv.Itoa(v+1),
+					NameOptions{If: ledger.Exactly, Expect: s.Version, Policy: policiesOfNames[tries%len(policiesOfNames)]})
+				switch {
+				case err == nil:
+					done++
+				case !errors.Is(err, ErrCondition):
+					t.Errorf("%s: %v", n.ID(), err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if !t.Failed() {
+		wantName(t, nodes[0], "counter", strconv.Itoa(6*each))
+	}
+}
+
 // Each of many swaps gets the value that another one put there: none is lost, and
 // none is seen twice.
 func TestSwapsFormAChain(t *testing.T) {

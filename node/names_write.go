@@ -57,6 +57,10 @@ func (n *Node) SetName(ctx context.Context, namespace string, name []byte, in *I
 	}
 	w := &nameWrite{n: n, namespace: namespace, name: name, o: o, held: d.Key,
 		value: ledger.Value{Object: d.Key, Length: d.Length, Sum: d.Sum, Expires: o.Expires}}
+	if err := w.look(); err != nil {
+		w.letGo(true)
+		return NameChange{}, err
+	}
 	if o.Policy == coherency.WriteAll {
 		if err := n.raise(ctx, d); err != nil {
 			w.letGo(true)
@@ -85,6 +89,7 @@ type nameWrite struct {
 	o         NameOptions
 	value     ledger.Value
 	held      block.Key // the object that this write keeps pinned; zero: none
+	bytes     tier.View // of held: its home may collect it before it is copied
 	old       *Loan
 	strict    bool // what is known here was not enough
 }
@@ -217,6 +222,8 @@ func (w *nameWrite) letGo(drop bool) {
 	if w.held.IsZero() {
 		return
 	}
+	w.bytes.Release()
+	w.bytes = tier.View{}
 	if drop {
 		w.n.Remove(w.held)
 	} else {
@@ -224,6 +231,13 @@ func (w *nameWrite) letGo(drop bool) {
 	}
 	w.n.room.notify()
 	w.held = block.Key{}
+}
+
+// look keeps the bytes of the object that the write holds. A write that has lost is decided
+// for the home of its object, which may be this node and collect it at once.
+func (w *nameWrite) look() (err error) {
+	w.bytes, err = w.n.host.View(w.held)
+	return err
 }
 
 // rekey gives the bytes to a new object: the key of the old one is used up.
@@ -234,11 +248,15 @@ func (w *nameWrite) rekey(ctx context.Context) error {
 	err := ctxError(ctx)
 	var next block.Descriptor
 	if err == nil {
-		next, err = w.n.copyObject(ctx, w.held, w.n.coherence.newObject(w.namespace, w.name))
+		next, err = w.n.copyObject(ctx, w.bytes, w.n.coherence.newObject(w.namespace, w.name))
 	}
 	w.letGo(true)
 	if err == nil {
 		w.held, w.value.Object = next.Key, next.Key
+		err = w.look()
+	}
+	if err != nil {
+		w.letGo(true)
 	}
 	return err
 }
@@ -252,18 +270,13 @@ func ctxError(ctx context.Context) error {
 
 // copyObject makes a copy of an object in the host tier under another key, pinned
 // once.
-func (n *Node) copyObject(ctx context.Context, from, to block.Key) (block.Descriptor, error) {
-	loan, err := n.readLocal(ctx, from)
+func (n *Node) copyObject(ctx context.Context, from tier.View, to block.Key) (block.Descriptor, error) {
+	in, err := n.Reserve(ctx, len(from.Bytes))
 	if err != nil {
 		return block.Descriptor{}, err
 	}
-	defer loan.Release()
-	in, err := n.Reserve(ctx, len(loan.Bytes))
-	if err != nil {
-		return block.Descriptor{}, err
-	}
-	copy(in.Bytes(), loan.Bytes)
-	d := block.Descriptor{Key: to, Length: loan.Length, Sum: loan.Sum}
+	copy(in.Bytes(), from.Bytes)
+	d := block.Descriptor{Key: to, Length: from.Length, Sum: from.Sum}
 	return d, in.keep(d)
 }
 

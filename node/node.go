@@ -48,15 +48,21 @@ type Node struct {
 	takes       takes
 	sequences   *sequences
 	prefetches  *prefetches
+	devices     *devices
 	lately      recent // fetched from peers
 
 	promotes    bool // reads are counted for copies in GPU memory
 	promotions  chan block.Key
+	batchBytes  int // of host memory that a batch of copies from or to GPU memory keeps in place
+	demoter     *demoter
 	offloadWake chan struct{}
 
-	// offloadMu guards offloads.
-	offloadMu sync.Mutex
-	offloads  *coherency.SyncQueue
+	// offloadMu guards offloads, offloadPins and refused.
+	offloadMu   sync.Mutex
+	offloads    *coherency.SyncQueue
+	offloadPins map[block.Key]uint64 // the object of host memory that is pinned, for each in offloads
+	refused     refused
+	settling    chan struct{} // held by who tries the refused again
 
 	// troubleMu guards trouble and troubleAt: the last failure of the home tier.
 	troubleMu sync.Mutex
@@ -86,6 +92,9 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		promotions:  make(chan block.Key, promotionQueue),
 		offloadWake: make(chan struct{}, 1),
 		offloads:    coherency.NewSyncQueue(coherency.WriteBack),
+		offloadPins: make(map[block.Key]uint64),
+		refused:     newRefused(),
+		settling:    make(chan struct{}, 1),
 	}
 	n.fetches.room = &n.room
 	n.takes.slots = make(chan struct{}, cfg.HandoverChains)
@@ -99,6 +108,8 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		n.home = block.Disk
 	}
 	n.slotted, _ = tiers.Host.(tier.Slotted)
+	n.demoter = newDemoter(n)
+	n.batchBytes = int(min(mostBatchBytes, n.host.Stats().Capacity/batchShare))
 	n.promotes = n.stores[block.VRAM] != nil && cfg.PromoteAfter > 0
 	n.incarnation.Store(cfg.Incarnation)
 	n.dir.announce = n.announce
@@ -112,6 +123,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 	n.sequences = newSequences(n)
 	n.advise()
 	n.prefetches = newPrefetches(n)
+	n.devices = newDevices(n)
 	n.lately.within = cfg.KeepWithin
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
@@ -119,6 +131,7 @@ func New(cfg Config, tiers Tiers, ports Ports) (*Node, error) {
 		n.working.Go(func() { n.offloadLoop(ctx) })
 	}
 	n.working.Go(func() { n.promoteLoop(ctx) })
+	n.working.Go(func() { n.demoter.run(ctx) })
 	n.working.Go(func() { n.sweepLoop(ctx) })
 	n.working.Go(func() { n.prefetches.run(ctx) })
 	n.working.Go(func() { n.coherence.dropper.run(ctx) })
@@ -227,7 +240,9 @@ func (n *Node) Ready(ctx context.Context) error {
 		select {
 		case <-news:
 		case <-ctx.Done():
-			return fmt.Errorf("node: join the coherence log: %w", ctx.Err())
+			progress := "stopped"
+			c.call(func(m *protocol.Machine) { progress = m.Progress(c.now()) })
+			return fmt.Errorf("node: join the coherence log: %w (%s)", ctx.Err(), progress)
 		}
 	}
 }
@@ -242,14 +257,22 @@ func (n *Node) Leave(ctx context.Context) error {
 	return nil
 }
 
-// Close closes the sequences, leaves, makes dirty blocks durable, both at most for
-// Config.CloseWait, and stops the background work. Nobody may be using the node any more. The tiers
-// are left to the caller.
+// Close closes the sequences, takes back what engines hold of GPU memory, leaves, makes
+// dirty blocks durable, both at most for Config.CloseWait, and stops the background work.
+// Nobody may be using the node any more. The tiers are left to the caller. What their home
+// tier refuses is logged.
 func (n *Node) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.CloseWait)
 	defer cancel()
 	n.sequences.close()
-	err := errors.Join(n.coherence.leave(ctx), n.Flush(ctx))
+	n.devices.close()
+	err := n.coherence.leave(ctx)
+	flushErr := n.Flush(ctx)
+	if errors.Is(flushErr, errOwed) {
+		n.log.Warn("this node goes without what its home tier refused", "err", flushErr)
+		flushErr = nil
+	}
+	err = errors.Join(err, flushErr)
 	n.coherence.stop()
 	n.stop()
 	n.working.Wait()

@@ -16,6 +16,7 @@ import (
 	"cairn/block"
 	"cairn/coherency"
 	"cairn/diskstore"
+	"cairn/internal/testseed"
 	"cairn/tier"
 	"cairn/vram"
 	"cairn/vram/emulated"
@@ -393,13 +394,19 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, tier.ErrNoSpace) {
 		t.Errorf("WriteThrough on a full disk: %v", err)
 	}
-	if err := n.Flush(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := n.Flush(t.Context()); !errors.Is(err, tier.ErrNoSpace) {
+		t.Errorf("flush to a full disk: %v", err)
 	}
 	if s := n.Status(); s.Trouble == "" || s.OffloadErrors == 0 {
 		t.Errorf("the status does not tell: %+v", s)
 	}
 	full.Store(false)
+	if err := n.Flush(t.Context()); err != nil {
+		t.Errorf("flush with room again: %v", err)
+	}
+	if s := n.Explain(key(99)); !s.Durable {
+		t.Errorf("flushed with room again: %+v", s)
+	}
 	put(t, n, 101, coherency.WriteThrough)
 	if s := n.Explain(key(101)); !s.Durable {
 		t.Errorf("with room again: %+v", s)
@@ -523,8 +530,7 @@ func TestConcurrentUse(t *testing.T) {
 		nodes = append(nodes, n)
 	}
 	const blocks, rounds = 60, 150
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testseed.Of(t)
 	var wg sync.WaitGroup
 	for w := range 6 {
 		rng := rand.New(rand.NewPCG(seed, uint64(w)))

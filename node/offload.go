@@ -12,15 +12,23 @@ import (
 	"cairn/tier"
 )
 
-// enqueueOffload asks the background to bring a dirty block home.
-func (n *Node) enqueueOffload(key block.Key) {
+// enqueueOffload asks the background to bring a dirty block home. Its copy in host memory,
+// an object of that number, is pinned exactly; the background gives the pin back.
+func (n *Node) enqueueOffload(key block.Key, object uint64) {
 	e, ok := n.dir.get(key)
 	if !ok {
+		n.host.UnpinExact(key, object)
 		return
 	}
 	n.offloadMu.Lock()
 	n.offloads.Add(key, e.state.Version(), block.Host, n.home)
+	spare, waits := n.offloadPins[key]
+	n.offloadPins[key] = object
 	n.offloadMu.Unlock()
+	if waits {
+		// One pin is enough. If it was on another object, a user has removed that one.
+		n.host.UnpinExact(key, spare)
+	}
 	select {
 	case n.offloadWake <- struct{}{}:
 	default:
@@ -31,9 +39,7 @@ func (n *Node) enqueueOffload(key block.Key) {
 // ends; then it empties the queue.
 func (n *Node) offloadLoop(ctx context.Context) {
 	for {
-		n.offloadMu.Lock()
-		batch := n.offloads.Next(n.cfg.OffloadBatch)
-		n.offloadMu.Unlock()
+		batch := n.nextOffloads()
 		if len(batch) > 0 {
 			n.offload(context.WithoutCancel(ctx), batch)
 			continue
@@ -46,18 +52,45 @@ func (n *Node) offloadLoop(ctx context.Context) {
 	}
 }
 
+// owed is a block that is to be brought home, and the object of host memory that is pinned
+// until then.
+type owed struct {
+	coherency.Intent
+	object uint64
+}
+
+// nextOffloads are the next blocks to bring home.
+func (n *Node) nextOffloads() []owed {
+	n.offloadMu.Lock()
+	defer n.offloadMu.Unlock()
+	var batch []owed
+	for _, in := range n.offloads.Next(n.cfg.OffloadBatch) {
+		batch = append(batch, owed{in, n.offloadPins[in.Key]})
+	}
+	return batch
+}
+
 // offload copies a batch home, flushes once, and commits what arrived. A block
 // whose copy failed stays in the host tier as an ordinary, evictable block: a
 // sealed block may be missed, and a node with a full disk must go on serving.
-func (n *Node) offload(ctx context.Context, batch []coherency.Intent) {
+func (n *Node) offload(ctx context.Context, batch []owed) {
 	arrived := make([]arrival, 0, len(batch))
+	done := make([]owed, 0, len(batch))
+	refused := map[block.Key]error{}
+	var busy []owed
+	ended := n.room.wait()
 	for _, in := range batch {
 		a, err := n.copyHome(ctx, in.Key)
+		if err == nil && !a.copied && n.owes(in.Key) {
+			busy = append(busy, in) // by another flush, whose end nobody knows
+			continue
+		}
+		done = append(done, in)
 		if errors.Is(err, tier.ErrNotFound) {
 			continue // removed meanwhile
 		}
 		if err != nil {
-			n.offloadFailed(in.Key, err)
+			refused[in.Key] = err
 			continue
 		}
 		if a.copied {
@@ -67,22 +100,44 @@ func (n *Node) offload(ctx context.Context, batch []coherency.Intent) {
 	if err := n.syncHome(ctx); err != nil {
 		for _, a := range arrived {
 			n.abort(a)
-			n.offloadFailed(a.key, err)
+			refused[a.key] = err
 		}
 		arrived = nil
 	}
 	for _, a := range arrived {
 		n.commitHome(a)
 	}
-	for _, in := range batch {
-		n.host.Unpin(in.Key) // before who waits for the offload goes on, and perhaps replaces the block
+	for _, in := range done {
+		n.host.UnpinExact(in.Key, in.object) // before who waits for the offload goes on, and perhaps replaces the block
 	}
-	n.offloadMu.Lock()
-	for _, in := range batch {
-		n.offloads.Done(in)
+	if len(done) == 0 {
+		<-ended // then each of them is durable, or free to be copied
 	}
-	n.offloadMu.Unlock()
+	for key, err := range refused {
+		n.offloadFailed(key, err)
+	}
+	n.endOffloads(done, busy, refused)
 	n.room.notify()
+}
+
+// endOffloads takes what is done from the queue, and puts what is busy back into it.
+func (n *Node) endOffloads(done, busy []owed, refused map[block.Key]error) {
+	n.offloadMu.Lock()
+	defer n.offloadMu.Unlock()
+	for _, in := range done {
+		if n.offloadPins[in.Key] != in.object {
+			busy = append(busy, in) // removed and put again meanwhile
+			continue
+		}
+		delete(n.offloadPins, in.Key)
+		n.offloads.Done(in.Intent)
+		if err := refused[in.Key]; err != nil {
+			n.refused.add(n, in.Key, err)
+		}
+	}
+	for _, in := range busy {
+		n.offloads.Fail(in.Intent)
+	}
 }
 
 // arrival is a copy that lies at home but is not yet known to be durable.
@@ -236,14 +291,25 @@ func (n *Node) abort(a arrival) {
 func (n *Node) commitHome(a arrival) {
 	var err error
 	n.dir.change(a.key, func(e *entry, known bool) {
-		if _, held := n.stores[n.home].Stat(a.key); !known || !held {
+		d, held := n.stores[n.home].Stat(a.key)
+		if !known || !held || d.Sum != e.sum || d.Length != e.length {
 			err = errGone
 			if known {
 				e.state.Abort(a.plan)
 			}
+			if known && held { // what a user has removed during the copy, and put again as something else
+				n.stores[n.home].Delete(a.key)
+			}
 			return
 		}
-		err = e.state.Commit(a.plan)
+		if err = e.state.Commit(a.plan); errors.Is(err, coherency.ErrStale) {
+			// The tier that the plan had named as the source has dropped its copy since. What
+			// lies at home is the block all the same, and durable.
+			var again coherency.Copy
+			if again, err = e.state.Begin(n.home); err == nil {
+				err = e.state.Commit(again)
+			}
+		}
 	})
 	if err == nil {
 		n.counters.offloaded.Add(1)
@@ -276,8 +342,8 @@ func (n *Node) offloadFailed(key block.Key, err error) {
 const troubleQuiet = 10 * time.Second
 
 // flushNow brings one block home and waits until it is durable, by whoever has begun
-// that. It gives back a pin of the host's copy, unless it fails.
-func (n *Node) flushNow(ctx context.Context, d block.Descriptor) error {
+// that. It gives back an exact pin of the host's copy, object, unless it fails.
+func (n *Node) flushNow(ctx context.Context, d block.Descriptor, object uint64) error {
 	for {
 		room := n.room.wait()
 		a, err := n.copyHome(ctx, d.Key)
@@ -301,26 +367,8 @@ func (n *Node) flushNow(ctx context.Context, d block.Descriptor) error {
 				return fmt.Errorf("block is not yet durable in %s: %w", n.home, ctx.Err())
 			}
 		}
-		n.host.Unpin(d.Key)
+		n.host.UnpinExact(d.Key, object)
 		n.room.notify()
 		return nil
-	}
-}
-
-// Flush returns when no block waits for its offload.
-func (n *Node) Flush(ctx context.Context) error {
-	for {
-		room := n.room.wait()
-		n.offloadMu.Lock()
-		left := n.offloads.Pending() + n.offloads.InFlight()
-		n.offloadMu.Unlock()
-		if left == 0 {
-			return nil
-		}
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return fmt.Errorf("%d blocks not yet durable: %w", left, ctx.Err())
-		}
 	}
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"cairn/block"
 	"cairn/tier"
@@ -36,41 +37,117 @@ func (n *Node) promoteLoop(ctx context.Context) {
 	for {
 		select {
 		case key := <-n.promotions:
-			e, ok := n.dir.get(key)
-			if !ok || e.state.Valid().Has(block.VRAM) {
-				continue
-			}
-			err := n.raise(ctx, e.descriptor(key))
-			if err != nil && ctx.Err() == nil && !errors.Is(err, tier.ErrFull) && !errors.Is(err, tier.ErrNotFound) {
-				n.counters.promoteErrors.Add(1)
-				n.log.Warn("promotion to GPU memory", "key", key, "err", err)
-			}
+			n.promote(ctx, n.queuedPromotions(key))
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// raise copies a block from the host tier to GPU memory.
+// queuedPromotions is what is asked for at this moment, at most Config.VRAMBatch blocks,
+// first being one of them.
+func (n *Node) queuedPromotions(first block.Key) []block.Key {
+	keys := []block.Key{first}
+	for len(keys) < n.cfg.VRAMBatch {
+		select {
+		case key := <-n.promotions:
+			if !slices.Contains(keys, key) { // it is asked for until it is there
+				keys = append(keys, key)
+			}
+		default:
+			return keys
+		}
+	}
+	return keys
+}
+
+// promote copies blocks to GPU memory that were read often.
+func (n *Node) promote(ctx context.Context, keys []block.Key) {
+	keys = slices.DeleteFunc(keys, func(key block.Key) bool {
+		e, ok := n.dir.get(key)
+		return !ok || e.state.Valid().Has(block.VRAM)
+	})
+	for i, err := range n.raiseMany(ctx, keys) {
+		if errors.Is(err, tier.ErrFull) || errors.Is(err, tier.ErrNotFound) || errors.Is(err, tier.ErrTooLarge) {
+			continue // it stays where it is, or has left
+		}
+		if err != nil && ctx.Err() == nil {
+			n.counters.promoteErrors.Add(1)
+			n.log.Warn("promotion to GPU memory", "key", keys[i], "err", err)
+		}
+	}
+}
+
+// raise copies a block from the host tier to GPU memory, if there is any.
 func (n *Node) raise(ctx context.Context, d block.Descriptor) error {
-	vram := n.stores[block.VRAM]
-	if vram == nil || n.lost[block.VRAM].Load() {
+	return n.raiseMany(ctx, []block.Key{d.Key})[0]
+}
+
+// raiseMany copies blocks from the host tier to GPU memory, if there is any, in batches of
+// n.batchBytes: so much of the host tier is kept in place by one.
+func (n *Node) raiseMany(ctx context.Context, keys []block.Key) []error {
+	errs := make([]error, len(keys))
+	for from := 0; from < len(keys) && n.has(block.VRAM); {
+		var items []tier.Item
+		var views []tier.View
+		var at []int // of the items among keys
+		to, bytes := from, 0
+		for ; to < len(keys) && bytes < n.batchBytes; to++ {
+			v, err := n.host.View(keys[to])
+			if errs[to] = err; err != nil {
+				continue
+			}
+			items, views, at = append(items, tier.Item{Descriptor: v.Descriptor, Bytes: v.Bytes}), append(views, v), append(at, to)
+			bytes += len(v.Bytes)
+		}
+		for i, err := range n.raiseBatch(ctx, items) {
+			errs[at[i]] = err
+		}
+		for _, v := range views {
+			v.Release()
+		}
+		n.room.notify()
+		from = to
+	}
+	return errs
+}
+
+// mostBatchBytes and batchShare bound about how many bytes of the host tier one batch of
+// copies from or to GPU memory keeps in place: so many, and one part in so many of it.
+const (
+	mostBatchBytes = 64 << 20
+	batchShare     = 8
+)
+
+// raiseBatch puts blocks of the host tier into GPU memory and tells the directory. The loss
+// of the device is no error.
+func (n *Node) raiseBatch(ctx context.Context, items []tier.Item) []error {
+	if len(items) == 0 {
 		return nil
 	}
-	v, err := n.host.View(d.Key)
-	if err != nil {
-		return err
-	}
-	defer v.Release()
-	evicted, err := vram.Put(ctx, v.Descriptor, v.Bytes)
+	evicted, errs := tier.PutMany(ctx, n.stores[block.VRAM], items)
 	n.evicted(block.VRAM, evicted)
-	if errors.Is(err, tier.ErrDeviceLost) {
-		n.tierLost(block.VRAM)
-		return nil
+	for i, err := range errs {
+		switch {
+		case n.noteLoss(block.VRAM, err):
+			errs[i] = nil
+		case err == nil || errors.Is(err, tier.ErrExists):
+			n.counters.promoted.Add(1)
+			errs[i] = n.adopt(items[i].Descriptor, block.VRAM)
+		}
 	}
-	if err != nil && !errors.Is(err, tier.ErrExists) {
-		return err
+	return errs
+}
+
+// has tells whether this node has the tier, and has not lost it.
+func (n *Node) has(t block.Tier) bool { return n.stores[t] != nil && !n.lost[t].Load() }
+
+// noteLoss tells whether err says that the tier's device is gone, and sees to it that the
+// node knows.
+func (n *Node) noteLoss(t block.Tier, err error) bool {
+	if !errors.Is(err, tier.ErrDeviceLost) {
+		return false
 	}
-	n.counters.promoted.Add(1)
-	return n.adopt(v.Descriptor, block.VRAM)
+	n.tierLost(t)
+	return true
 }

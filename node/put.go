@@ -123,6 +123,7 @@ func (in *Incoming) Commit(ctx context.Context, key, parent block.Key, p coheren
 	if n.home != block.Host {
 		pins = 1 // until the block is durable at home
 	}
+	object := in.r.Object()
 	switch err := in.r.Commit(d, pins); {
 	case errors.Is(err, tier.ErrExists):
 		return n.existed(ctx, nil, d, p) // a concurrent Put was faster
@@ -136,7 +137,7 @@ func (in *Incoming) Commit(ctx context.Context, key, parent block.Key, p coheren
 	})
 	n.counters.puts.Add(1)
 	n.counters.putBytes.Add(int64(d.Length))
-	if err := n.settle(ctx, d, p); err != nil {
+	if err := n.settle(ctx, d, object, p); err != nil {
 		return Placed{}, err
 	}
 	return Placed{Token: n.token(position)}, nil
@@ -148,19 +149,20 @@ func (n *Node) existed(ctx context.Context, r tier.Reservation, d block.Descript
 	n.counters.putExisting.Add(1)
 	placed := Placed{Existed: true, Token: n.token(n.announced.Load())}
 	e, known := n.dir.get(d.Key)
-	if p == coherency.WriteBack || p == coherency.WriteThrough && known && e.state.Durable() {
+	if known && e.state.Durable() && p != coherency.WriteAll {
 		if r != nil {
 			r.Abort()
 		}
 		return placed, nil
 	}
 	// What goes home is the host's copy, pinned meanwhile.
-	err := tier.ErrExists
+	err, object := tier.ErrExists, uint64(0)
 	if r != nil {
+		object = r.Object()
 		err = r.Commit(d, 1)
 	}
 	if errors.Is(err, tier.ErrExists) {
-		err = n.host.Pin(d.Key)
+		object, err = n.host.PinExact(d.Key)
 	}
 	if errors.Is(err, tier.ErrNotFound) {
 		if err := n.existsElsewhere(ctx, d, p); err != nil {
@@ -172,18 +174,22 @@ func (n *Node) existed(ctx context.Context, r tier.Reservation, d block.Descript
 		return Placed{}, err
 	}
 	if err = n.enterCopy(d, block.Host); err != nil {
-		n.host.Unpin(d.Key)
+		n.host.UnpinExact(d.Key, object)
 		return Placed{}, err
+	}
+	if p == coherency.WriteBack && n.home != block.Host {
+		n.enqueueOffload(d.Key, object)
+		return placed, nil
 	}
 	if p == coherency.WriteAll {
 		err = n.raise(ctx, d)
 	}
 	var flushErr error
 	if n.home != block.Host {
-		flushErr = n.flushNow(ctx, d)
+		flushErr = n.flushNow(ctx, d, object)
 	}
 	if n.home == block.Host || flushErr != nil {
-		n.host.Unpin(d.Key)
+		n.host.UnpinExact(d.Key, object)
 		n.room.notify()
 	}
 	if err = errors.Join(err, flushErr); err != nil && (!errors.Is(err, tier.ErrNotFound) || n.Holds(d.Key)) {
@@ -209,9 +215,9 @@ func (n *Node) existsElsewhere(ctx context.Context, d block.Descriptor, p cohere
 	return err
 }
 
-// settle does what the write policy still asks for after the host's copy, which
-// is pinned. A block that a user removes meanwhile needs nothing more.
-func (n *Node) settle(ctx context.Context, d block.Descriptor, p coherency.WritePolicy) error {
+// settle does what the write policy still asks for after the host's copy, object, which
+// is pinned exactly. A block that a user removes meanwhile needs nothing more.
+func (n *Node) settle(ctx context.Context, d block.Descriptor, object uint64, p coherency.WritePolicy) error {
 	var err error
 	if p == coherency.WriteAll {
 		err = n.raise(ctx, d)
@@ -219,11 +225,11 @@ func (n *Node) settle(ctx context.Context, d block.Descriptor, p coherency.Write
 	switch {
 	case n.home == block.Host:
 	case p == coherency.WriteBack:
-		n.enqueueOffload(d.Key)
+		n.enqueueOffload(d.Key, object)
 	default:
-		flushErr := n.flushNow(ctx, d)
+		flushErr := n.flushNow(ctx, d, object)
 		if flushErr != nil {
-			n.enqueueOffload(d.Key)
+			n.enqueueOffload(d.Key, object)
 		}
 		err = errors.Join(err, flushErr)
 	}

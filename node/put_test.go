@@ -14,12 +14,12 @@ type leaving struct {
 	before func()
 }
 
-func (l *leaving) Pin(key block.Key) error {
+func (l *leaving) PinExact(key block.Key) (uint64, error) {
 	if f := l.before; f != nil {
 		l.before = nil
 		f()
 	}
-	return l.Memory.Pin(key)
+	return l.Memory.PinExact(key)
 }
 
 // A block that is put again, and leaves host memory or the node meanwhile, was there.

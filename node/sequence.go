@@ -211,6 +211,16 @@ func (s *Sequence) drop() {
 	}
 }
 
+// lose lets go of every block in one tier, as drop does.
+func (s *Sequence) lose(t block.Tier) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now != nil && s.now.to == t {
+		s.now.abandon()
+	}
+	s.tiers[t].clear()
+}
+
 // Cancel ends an onboard that is under way, which returns what it has then; see Onboard.
 // It reports whether something was under way.
 func (s *Sequence) Cancel() bool {

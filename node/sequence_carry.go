@@ -61,6 +61,9 @@ func (o *onboarding) move(ctx context.Context, p *part, from source, pairs []seq
 	if from.peer != "" {
 		return o.fetchOnce(ctx, p, from.peer, pairs)
 	}
+	if from.tier == block.Host && o.to == block.VRAM {
+		return false, o.liftMany(ctx, p, pairs)
+	}
 	for _, pair := range pairs {
 		if ctx.Err() != nil || !o.wanted(pair.Position) {
 			break

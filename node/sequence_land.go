@@ -61,14 +61,20 @@ func (o *onboarding) land(ctx context.Context, d block.Descriptor, p []byte, b *
 	if object, err = o.deposit(ctx, d, p, b); err != nil {
 		return 0, err
 	}
-	if err = o.n.enterCopy(d, o.to); err == nil {
-		return object, nil
+	return object, o.enter(d, object)
+}
+
+// enter tells the directory of a block that lies in the destination, pinned. On error it is
+// not pinned any more.
+func (o *onboarding) enter(d block.Descriptor, object uint64) error {
+	err := o.n.enterCopy(d, o.to)
+	if err != nil {
+		o.store.UnpinExact(d.Key, object)
+		if errors.Is(err, tier.ErrConflict) {
+			o.store.Delete(d.Key)
+		}
 	}
-	o.store.UnpinExact(d.Key, object)
-	if errors.Is(err, tier.ErrConflict) {
-		o.store.Delete(d.Key)
-	}
-	return 0, err
+	return err
 }
 
 // landTries is how often a block is put again that was evicted before it could be pinned.
@@ -89,9 +95,7 @@ func (o *onboarding) deposit(ctx context.Context, d block.Descriptor, p []byte, 
 	for try := 1; ; try++ {
 		evicted, err := o.store.Put(ctx, d, p)
 		o.n.evicted(o.to, evicted)
-		if errors.Is(err, tier.ErrDeviceLost) {
-			o.n.tierLost(o.to)
-		}
+		o.n.noteLoss(o.to, err)
 		if errors.Is(err, tier.ErrFull) && try < landTries && o.makeRoom() {
 			continue
 		}

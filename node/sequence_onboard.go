@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -71,6 +72,9 @@ func (s *Sequence) Onboard(ctx context.Context, t block.Tier, want sequence.Rang
 	s.mu.Lock()
 	got.Range = sequence.Range{Start: want.Start, End: min(s.tiers[t].reach(want.Start), want.End)}
 	s.mu.Unlock()
+	if err == nil && s.n.lost[t].Load() {
+		err = fmt.Errorf("%w: onboard into another tier: %w", ErrNoTier, tier.ErrDeviceLost)
+	}
 	if err == nil && got.Range.End < want.End {
 		got.Missing = missNames[reasonOf(o.reason)]
 		err = pinsProblem(o.reason)

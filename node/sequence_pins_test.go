@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,8 @@ func TestEndOfASequenceLeavesNewerPins(t *testing.T) {
 func TestOpenWhileTheNodeCloses(t *testing.T) {
 	for range 20 {
 		n, _ := newMemCluster().join(t, "n1", testTiers{host: 1 << 20}.open(t), nil)
+		var opened atomic.Int64
+		some := make(chan struct{})
 		var opening sync.WaitGroup
 		for range 4 {
 			opening.Go(func() {
@@ -68,12 +71,13 @@ func TestOpenWhileTheNodeCloses(t *testing.T) {
 						return
 					}
 					defer func() { <-s.Done() }()
+					if opened.Add(1) == 8 {
+						close(some)
+					}
 				}
 			})
 		}
-		for n.sequences.opened.Load() < 8 {
-			time.Sleep(10 * time.Microsecond)
-		}
+		<-some
 		n.sequences.close()
 		opening.Wait()
 	}

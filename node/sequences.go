@@ -139,6 +139,20 @@ func (q *sequences) has(key block.Key) bool {
 	return false
 }
 
+// lose lets go of everything that sequences have in a tier whose device is gone. Onboards
+// into it end.
+func (q *sequences) lose(t block.Tier) {
+	q.mu.Lock()
+	open := make([]*Sequence, 0, len(q.open))
+	for _, s := range q.open {
+		open = append(open, s)
+	}
+	q.mu.Unlock()
+	for _, s := range open {
+		s.lose(t)
+	}
+}
+
 // close closes every sequence; no more are opened.
 func (q *sequences) close() {
 	q.mu.Lock()

@@ -38,7 +38,7 @@ func only(n int) func(int) bool { return func(arg int) bool { return arg == n } 
 type commandTable map[string]command
 
 // longestCommand is the longest name of a command.
-const longestCommand = 20
+const longestCommand = 24
 
 func (t commandTable) lookup(name []byte) (command, bool) {
 	if len(name) > longestCommand {
@@ -82,6 +82,7 @@ type session struct {
 	subscriber              subscriber
 	sequence                atomic.Uint64 // what the client has seen of the coherence log
 	sequences               map[uint64]*Sequence
+	deviceConn              *deviceConn // nil: nothing of GPU memory was asked for
 }
 
 // argument is a payload that has been, or is being, received.
@@ -153,6 +154,7 @@ func (s *session) Dropped(*resp.Command) { s.abort() }
 func (s *session) Close() {
 	s.abort()
 	s.closeSequences()
+	s.closeDevice()
 	s.n.pubsub.removeAll(&s.subscriber)
 	s.n.counters.connections.Add(-1)
 }
@@ -204,6 +206,15 @@ func parseTarget(arg []byte) target {
 	return target{name: arg}
 }
 
+// checkName refuses what every Redis command takes for a sealed block: a name that is
+// written so could be made, but not read, set or deleted by them.
+func checkName(arg []byte) error {
+	if parseTarget(arg).sealed {
+		return fmt.Errorf("%s is the key of a sealed block, and no name: use GET, SET or DEL", arg)
+	}
+	return nil
+}
+
 // parseKey reads a block key given as 16 raw bytes or 32 hexadecimal digits.
 func parseKey(arg []byte) (block.Key, error) {
 	if len(arg) == block.KeySize {
@@ -243,9 +254,15 @@ func wireError(err error) error {
 		code = wire.CodeNamespace
 	case errors.Is(err, ErrSequence):
 		code = wire.CodeSequence
-	case errors.Is(err, ErrPins):
+	case errors.Is(err, ErrNoDevice):
+		code = wire.CodeDevice
+	case errors.Is(err, ErrSlot):
+		code = wire.CodeSlot
+	case errors.Is(err, tier.ErrHandle):
+		code = wire.CodeHandle
+	case errors.Is(err, ErrPins), errors.Is(err, ErrDevicePins):
 		code = wire.CodePinned
-	case errors.Is(err, ErrSequenceLimit):
+	case errors.Is(err, ErrSequenceLimit), errors.Is(err, ErrDeviceLimit):
 		code = wire.CodeLimit
 	case errors.Is(err, protocol.ErrUnknown):
 		code = wire.CodeUnknown

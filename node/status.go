@@ -28,6 +28,8 @@ type counters struct {
 	promoted      atomic.Int64
 	promoteErrors atomic.Int64
 	forgotten     atomic.Int64
+	lost          atomic.Int64
+	lostBytes     atomic.Int64
 	followers     atomic.Int64
 	invalidated   atomic.Int64
 	recovered     atomic.Int64
@@ -91,8 +93,15 @@ type TierStatus struct {
 	Evictions int64      `json:"evictions"`
 	Corrupt   int64      `json:"corrupt"`
 	Errors    int64      `json:"errors"`
-	Hits      int64      `json:"hits"`
-	HitBytes  int64      `json:"hit_bytes"`
+	// Device is what the tier stores on, where it says so; Lost tells that it is gone.
+	Device string `json:"device,omitempty"`
+	Lost   bool   `json:"lost,omitempty"`
+	// InFlight is the copies of batches under way, in bytes; Waits counts batches that had to
+	// wait for others.
+	InFlight int64 `json:"in_flight,omitempty"`
+	Waits    int64 `json:"waits,omitempty"`
+	Hits     int64 `json:"hits"`
+	HitBytes int64 `json:"hit_bytes"`
 }
 
 // Status is a snapshot of a node for people and programs. Counters count since
@@ -118,12 +127,18 @@ type Status struct {
 	Offloaded     int64            `json:"offloaded"`
 	OffloadErrors int64            `json:"offload_errors"`
 	Promoted      int64            `json:"promoted"`
+	PromoteErrors int64            `json:"promote_errors"`
+	Demoted       DemotionStatus   `json:"demoted"`
 	Recovered     int64            `json:"recovered"`
 	Forgotten     int64            `json:"forgotten"`
 	Followers     int64            `json:"followers"` // blocks dropped because one before them left
-	Invalidated   int64            `json:"invalidated"`
-	ReadErrors    int64            `json:"read_errors"`
-	PeerErrors    int64            `json:"peer_errors"`
+	// Lost are blocks that were not durable and went with a device, as far as is known from
+	// everywhere; LostBytes their bytes.
+	Lost        int64 `json:"lost"`
+	LostBytes   int64 `json:"lost_bytes"`
+	Invalidated int64 `json:"invalidated"`
+	ReadErrors  int64 `json:"read_errors"`
+	PeerErrors  int64 `json:"peer_errors"`
 	// KeptCopies counts blocks of peers of which a copy was kept, because they were fetched
 	// again soon.
 	KeptCopies    int64           `json:"kept_copies"`
@@ -135,6 +150,7 @@ type Status struct {
 	Handover      HandoverStatus  `json:"handover"`
 	Sequences     SequencesStatus `json:"sequences"`
 	Prefetch      PrefetchStatus  `json:"prefetch"`
+	Devices       DevicesStatus   `json:"devices"`
 	// Coherency sums up the states of all blocks; only the answer to CAIRN.STAT has
 	// it, because it takes a walk through the directory.
 	Coherency *coherency.Stats `json:"coherency,omitempty"`
@@ -155,10 +171,11 @@ func (n *Node) Status() Status {
 		MissReasons: map[string]int64{},
 		Puts:        c.puts.Load(), PutBytes: c.putBytes.Load(), PutExisting: c.putExisting.Load(), PutWaits: c.putWaits.Load(),
 		Offloaded: c.offloaded.Load(), OffloadErrors: c.offloadErrors.Load(),
-		Promoted: c.promoted.Load(), Recovered: c.recovered.Load(), Forgotten: c.forgotten.Load(), Followers: c.followers.Load(),
+		Promoted: c.promoted.Load(), PromoteErrors: c.promoteErrors.Load(), Demoted: n.demoter.status(), Lost: c.lost.Load(), LostBytes: c.lostBytes.Load(),
+		Recovered: c.recovered.Load(), Forgotten: c.forgotten.Load(), Followers: c.followers.Load(),
 		Invalidated: c.invalidated.Load(), ReadErrors: c.readErrors.Load(), PeerErrors: c.peerErrors.Load(), KeptCopies: c.copiesKept.Load(),
 		Connections: c.connections.Load(), Commands: c.commands.Load(), AwaitTimeouts: c.awaitTimeouts.Load(),
-		Sequences: n.sequences.status(), Prefetch: n.prefetches.status(),
+		Sequences: n.sequences.status(), Prefetch: n.prefetches.status(), Devices: n.devices.status(),
 	}
 	s.Handover, s.Taken, s.TakenBytes = n.Handover(), c.taken.Load(), c.takenBytes.Load()
 	n.offloadMu.Lock()
@@ -177,11 +194,20 @@ func (n *Node) Status() Status {
 		st := store.Stats()
 		hits := c.hits[t].Load()
 		s.Hits += hits
-		s.Tiers = append(s.Tiers, TierStatus{
+		ts := TierStatus{
 			Tier: t, Objects: st.Objects, Sealed: n.dir.held[t].Load(), Bytes: st.Bytes, Used: st.Used, Capacity: st.Capacity, Pinned: st.Pinned,
 			Kept: st.Kept, KeptLimit: st.KeptLimit,
 			Evictions: st.Evictions, Corrupt: st.Corrupt, Errors: st.Errors, Hits: hits, HitBytes: c.hitBytes[t].Load(),
-		})
+			Lost: n.lost[t].Load(),
+		}
+		if d, ok := store.(tier.Describer); ok {
+			ts.Device = d.Describe()
+		}
+		if f, ok := store.(tier.Flyer); ok {
+			flights := f.Flights()
+			ts.InFlight, ts.Waits = flights.Bytes, flights.Waits
+		}
+		s.Tiers = append(s.Tiers, ts)
 	}
 	s.Hits += s.PeerHits
 	n.troubleMu.Lock()

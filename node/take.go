@@ -332,15 +332,16 @@ func (n *Node) secure(ctx context.Context, key block.Key) error {
 	if n.durable(key) {
 		return nil
 	}
-	if err := n.host.Pin(key); err != nil {
+	object, err := n.host.PinExact(key)
+	if err != nil {
 		return fmt.Errorf("node: make durable %s: %w", key, err)
 	}
 	if n.home == block.Host {
-		defer n.host.Unpin(key)
+		defer n.host.UnpinExact(key, object)
 		return n.enterCopy(loan.Descriptor, block.Host)
 	}
-	if err := n.flushNow(ctx, loan.Descriptor); err != nil {
-		n.host.Unpin(key)
+	if err := n.flushNow(ctx, loan.Descriptor, object); err != nil {
+		n.host.UnpinExact(key, object)
 		return err
 	}
 	return nil
