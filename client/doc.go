@@ -24,12 +24,24 @@
 // tried again behind the caller's back; [Resend] allows it where twice is as good as
 // once. What is only unavailable at one node is tried at the others.
 //
+// # Engrams
+//
+// An [Engram] is a sparse vector that is stored as a named block: a memory that several
+// workers learn into. It is loaded, changed on host or on a device, and committed with the
+// version that it builds upon; see [cairn/engram].
+//
 // # Sequences
 //
 // A [Sequence] is one request of an engine at one node. [Sequence.Onboard] brings what is
 // cached of it into GPU memory or host memory of that node, from wherever it is, and
 // keeps it in place; [Sequence.Commit] stores what the engine computes. It is for who
 // decodes there; who only wants the bytes uses [Node.GetBatch].
+//
+// # GPU memory
+//
+// A [Device] is the GPU memory of a node on the same machine, mapped by an engine: a
+// [View] is a block that is read where it lies, a [Slot] is room that the engine fills and
+// commits as a block or as a version of a name.
 //
 // # Sessions
 //

@@ -44,11 +44,23 @@ var (
 	// ErrSequence: the sequence is closed, was not used for long, or its connection broke.
 	// Nothing is kept in place for it any more; open another.
 	ErrSequence = errors.New("sequence is not open")
-	// ErrPinned: open sequences keep as much of a tier in place as the node allows. Close
-	// or truncate some, or try another node.
-	ErrPinned = errors.New("too much kept in place for sequences")
-	// ErrLimit: a limit of the node on sequences.
-	ErrLimit = errors.New("limit of sequences")
+	// ErrPinned: open sequences keep as much of a tier in place as the node allows: close
+	// or truncate some, or try another node. Or engines hold as much of GPU memory as they
+	// may.
+	ErrPinned = errors.New("too much kept in place")
+	// ErrLimit: a limit of the node on sequences, or on what one engine holds of its GPU
+	// memory.
+	ErrLimit = errors.New("limit of the node")
+	// ErrNoDevice: the node has no GPU memory for engines, or not for this one.
+	ErrNoDevice = errors.New("no GPU memory for engines")
+	// ErrDeviceClosed: the Device is closed, or its connection broke. Its views and slots
+	// have ended with it.
+	ErrDeviceClosed = errors.New("the hold on GPU memory has ended")
+	// ErrSlot: the slot, view or region has ended: it was committed, aborted or closed, or
+	// taken away because the engine was silent for too long.
+	ErrSlot = errors.New("no such slot, view or region")
+	// ErrHandle: the node cannot map the memory that it was offered.
+	ErrHandle = errors.New("the node cannot map that memory")
 	// ErrClosed: the client is closed.
 	ErrClosed = errors.New("client closed")
 )
@@ -67,6 +79,9 @@ var sentinels = map[string]error{
 	wire.CodeSequence:    ErrSequence,
 	wire.CodePinned:      ErrPinned,
 	wire.CodeLimit:       ErrLimit,
+	wire.CodeDevice:      ErrNoDevice,
+	wire.CodeSlot:        ErrSlot,
+	wire.CodeHandle:      ErrHandle,
 	"BUSY":               ErrFull,
 }
 

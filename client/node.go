@@ -221,7 +221,9 @@ func (n *Node) Exists(ctx context.Context, key block.Key) (bool, error) {
 	return m.Prefix == 1, err
 }
 
-// Flush returns when all that the node has been given is durable.
+// Flush returns when all is durable that the node has acknowledged before and still has. What
+// its disk refused earlier is tried again. [ErrNoSpace], or another error of the disk, says that
+// blocks are in memory only, and may be evicted there.
 func (n *Node) Flush(ctx context.Context) error {
 	return n.command(ctx, "flush", "CAIRN.FLUSH")
 }

@@ -26,6 +26,7 @@ type server struct {
 	mu       sync.Mutex
 	blocks   map[block.Key]stored
 	log      *nameLog
+	memory   *fakeMemory // nil: none
 	position uint64
 	quiet    bool // under a benchmark: CAIRN.MGET is answered and nothing else done
 	room     int  // bytes that one CAIRN.MGET answers; 0: no limit
@@ -265,7 +266,7 @@ func (c *session) do(w *resp.Writer, call []string, args [][]byte, flip bool) {
 		c.namespace, c.nowhere = "default", false
 		w.Status("RESET")
 	default:
-		if !c.doNamed(w, call, args) && !c.doSequence(w, call, args) {
+		if !c.doDevice(w, call, args) && !c.doNamed(w, call, args) && !c.doSequence(w, call, args) {
 			w.Error("ERR unknown command '" + call[0] + "'")
 		}
 	}
