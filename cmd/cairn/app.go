@@ -82,6 +82,7 @@ type app struct {
 // printJSON writes v to standard output.
 func (a *app) printJSON(v any) error {
 	enc := json.NewEncoder(a.out)
+	enc.SetEscapeHTML(false) // people read it too
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }
@@ -143,6 +144,7 @@ var groups = []kong.Group{
 	{Key: "blocks", Title: "Blocks:"},
 	{Key: "look", Title: "Look:"},
 	{Key: "measure", Title: "Measure:"},
+	{Key: "doctor", Title: "Doctor:"},
 	{Key: "nats", Title: "NATS:"},
 	{Key: "limits", Title: "Limits:"},
 	{Key: "cost", Title: "Cost model:"},
@@ -184,9 +186,6 @@ func (c *connection) find(ctx context.Context) (err error) {
 	case c.RouterURL == "":
 		c.Nodes = []string{defaultNode}
 	default:
-		if err := (client.Config{Nodes: []string{defaultNode}, Router: c.RouterURL}).Validate(); err != nil {
-			return usageError{err}
-		}
 		c.Nodes, err = memberAddrs(ctx, c.RouterURL)
 		if err == nil && len(c.Nodes) == 0 {
 			err = fmt.Errorf("%w: router %s knows no live node", client.ErrUnavailable, c.RouterURL)

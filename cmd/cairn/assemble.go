@@ -23,7 +23,6 @@ import (
 	"cairn/node"
 	"cairn/resp"
 	"cairn/vram"
-	"cairn/vram/emulated"
 )
 
 // runningNode is a node with everything around it, in the order in which it is
@@ -114,10 +113,7 @@ func (r *runningNode) background(ctx context.Context, what string, f func(contex
 }
 
 func (r *runningNode) openTiers(c nodeCmd) (tiers node.Tiers, storeID string, err error) {
-	var classes []int
-	for _, s := range c.Classes {
-		classes = append(classes, int(s))
-	}
+	classes := c.slotSizes()
 	if c.Disk > 0 {
 		disk, err := diskstore.Open(filepath.Join(c.Data, "blocks"), diskstore.Config{
 			Capacity: int64(c.Disk), SegmentSize: int64(c.Segment), Logger: r.a.log,
@@ -135,31 +131,36 @@ func (r *runningNode) openTiers(c nodeCmd) (tiers node.Tiers, storeID string, er
 		r.defers(lock.Close)
 		storeID = id
 	}
+	// The device comes before host memory, which it may lock, and is closed after it.
+	gpu, err := c.openDevice(gpus(), c.VRAM, r.a.log)
+	if err != nil {
+		return tiers, "", err
+	}
+	if gpu != nil {
+		r.defers(gpu.dev.Close)
+	}
 	host, err := hostcache.Open(hostcache.Config{
 		Capacity: int64(c.Host), Classes: classes, Prefault: c.Prefault, Eviction: c.Eviction, Logger: r.a.log,
+		Lock: gpu.pageLock(r.a.log),
 	})
 	if err != nil {
 		return tiers, "", usage("--host: %w", err)
 	}
 	r.defers(host.Close)
 	tiers.Host = host
-	if c.VRAM > 0 {
-		memory := int64(c.VRAM) / vram.SlotAlignment * vram.SlotAlignment
-		dev, err := emulated.New(emulated.Config{Memory: memory})
-		if err != nil {
-			return tiers, "", usageError{err}
-		}
-		r.defers(dev.Close)
-		pool, err := vram.Open(dev, vram.Config{Capacity: memory, Classes: deviceClasses(classes, int(memory)), Eviction: c.Eviction})
+	if gpu != nil {
+		pool, err := vram.Open(gpu.dev, c.Pressure.pool(vram.Config{Capacity: gpu.bytes, Classes: deviceClasses(classes, int(gpu.bytes)), Eviction: c.Eviction}))
 		if err != nil {
 			return tiers, "", usage("--vram: %w", err)
 		}
 		r.defers(pool.Close)
 		tiers.VRAM = pool
-		r.a.log.Debug("GPU memory is emulated in host memory", "bytes", c.VRAM)
 	}
 	return tiers, storeID, nil
 }
+
+// classShare: a slot takes at most one part in so many of a device's memory.
+const classShare = 4
 
 // deviceClasses are the classes that fit a device's memory with room to change
 // between them.
@@ -167,10 +168,9 @@ func deviceClasses(classes []int, memory int) []int {
 	if classes == nil {
 		classes = vram.DefaultClasses()
 	}
-	const share = 4
 	var fit []int
 	for _, c := range classes {
-		if c <= memory/share {
+		if c <= memory/classShare {
 			fit = append(fit, c)
 		}
 	}
@@ -242,6 +242,8 @@ func (r *runningNode) startCluster(ctx context.Context, conn *cluster.Conn, c no
 		FlushAfter: c.FlushAfter, NameWait: c.NameWait, SnapshotRecords: c.SnapshotRecords, RehomeAfter: c.RehomeAfter, RehomeEvery: c.RehomeEvery, Logger: r.a.log,
 	}
 	c.Sequence.apply(&cfg)
+	c.Device.apply(&cfg)
+	c.Pressure.apply(&cfg)
 	c.Handover.apply(&cfg)
 	n, err := node.New(cfg, tiers, node.Ports{Announcer: publisher, Peers: view, Coherence: coherence, Router: routes})
 	if err != nil {
@@ -457,8 +459,13 @@ func (r *runningNode) label(drains bool) {
 
 func (r *runningNode) tierInfo() []cluster.TierInfo {
 	var list []cluster.TierInfo
-	for _, t := range r.node.Status().Tiers {
-		list = append(list, cluster.TierInfo{Tier: t.Tier, Capacity: t.Capacity, Used: t.Used, Objects: t.Objects})
+	st := r.node.Status()
+	for _, t := range st.Tiers {
+		info := cluster.TierInfo{Tier: t.Tier, Capacity: t.Capacity, Used: t.Used, Objects: t.Objects, Device: t.Device, Lost: t.Lost}
+		if t.Tier == block.VRAM {
+			info.Engines = st.Devices.Held
+		}
+		list = append(list, info)
 	}
 	return list
 }
@@ -482,6 +489,9 @@ func (r *runningNode) summary() nodeSummary {
 	s := nodeSummary{Node: st.Node, Blocks: st.Blocks, Dirty: st.Dirty, Hits: st.Hits, PeerHits: st.PeerHits, Misses: st.Misses, Puts: st.Puts}
 	for _, t := range st.Tiers {
 		text := fmt.Sprintf("%s of %s", bytesText(t.Used), bytesText(t.Capacity))
+		if t.Lost {
+			text = lostText
+		}
 		switch t.Tier {
 		case block.VRAM:
 			s.VRAM = text

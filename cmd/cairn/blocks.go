@@ -108,7 +108,7 @@ type putCmd struct {
 	Name          string         `arg:"" help:"Name of the block, or its key: 32 hexadecimal digits."`
 	File          string         `arg:"" optional:"" help:"File with its bytes; standard input by default, and for -." type:"path"`
 	Parent        string         `help:"Key of the block before it in its sequence."`
-	Policy        string         `help:"Write policy: ${enum}; the namespace's by default." enum:",write-back,write-through,write-all" default:""`
+	Policy        string         `help:"Write policy, write-back, write-through or write-all; the namespace's by default." enum:",write-back,write-through,write-all" default:""`
 	TTL           time.Duration  `name:"ttl" help:"Let the name end after this time."`
 	IfAbsent      bool           `help:"Fail if the name is taken." xor:"condition"`
 	IfPresent     bool           `help:"Fail if there is no such name." xor:"condition"`

@@ -79,11 +79,13 @@ type chaosNode struct {
 	*server
 	// life is odd while the process is down; it changes with every end and start.
 	life atomic.Int64
-	at   string              // where clients reach it: the address of its first start, which it keeps
-	data *faultproxy.Proxy   // through which its peers reach it
-	nats []*faultproxy.Proxy // through which it reaches NATS
-	disk string              // where its file system can be filled; "" if it cannot
-	said string              // what its former processes wrote
+	at   string // where clients reach it: the address of its first start, which it keeps
+	// socket is where engines on its machine do, whatever becomes of the network.
+	socket string
+	data   *faultproxy.Proxy   // through which its peers reach it
+	nats   []*faultproxy.Proxy // through which it reaches NATS
+	disk   string              // where its file system can be filled; "" if it cannot
+	said   string              // what its former processes wrote
 }
 
 // startChaos starts everything and returns when all nodes serve.
@@ -156,7 +158,7 @@ func chaosPorts(t testing.TB, n int) (addrs []string) {
 // newNode makes the proxies around a node, and says how it is started.
 func (c *chaosCluster) newNode(i int) *chaosNode {
 	c.t.Helper()
-	n := &chaosNode{}
+	n := &chaosNode{socket: filepath.Join(c.dir, fmt.Sprintf("n%d.sock", i+1))}
 	n.life.Store(1)
 	proxy := func(target, mask string) *faultproxy.Proxy {
 		p, err := faultproxy.ListenMasked(target, mask)
@@ -184,14 +186,14 @@ func (c *chaosCluster) newNode(i int) *chaosNode {
 		}
 	}
 	args := []string{"node", "--id", id, "--data", dir, "--nats", strings.Join(urls, ","), "--advertise", n.data.Addr(),
-		"--lease", chaosLease.String(), "--unix", "off", "--log-level", "warn"}
+		"--lease", chaosLease.String(), "--unix", n.socket, "--log-level", "warn"}
 	n.server = &server{t: c.t, id: id, flag: "--listen", says: nodeSays, args: append(args, chaosNodeFlags()...)}
 	return n
 }
 
 // chaosNodeFlags are those of every node.
 func chaosNodeFlags() []string {
-	flags := []string{"--host", "64MiB", "--disk", "256MiB", "--segment", "1MiB", "--vram", "0", "--classes", "4KiB,64KiB", "--fetch-timeout", "2s"}
+	flags := []string{"--host", "64MiB", "--disk", "256MiB", "--segment", "1MiB", "--vram", "1MiB", "--classes", "4KiB,64KiB", "--fetch-timeout", "2s"}
 	for _, space := range chaosSpaces {
 		flags = append(flags, "--namespaces", namespaceFlag(chaosNamespaces[space]))
 	}

@@ -59,11 +59,12 @@ type chaosOp struct {
 	Outcome chaosOutcome   `json:"outcome"`
 	Call    time.Duration  `json:"call"`
 	Return  time.Duration  `json:"return"`
-	Value   int64          `json:"value"`             // that was written or read; 0: absent
-	Expect  client.Version `json:"expect"`            // of a cas
-	Version client.Version `json:"version"`           // that was read, made, or named by a conflict; 0: not known
-	Durable bool           `json:"durable,omitempty"` // acknowledged only when no crash of a node can undo it
-	Through bool           `json:"through,omitempty"` // as write-through, whatever the namespace's policy
+	Value   int64          `json:"value"`              // that was written or read; 0: absent
+	Expect  client.Version `json:"expect"`             // of a cas
+	Version client.Version `json:"version"`            // that was read, made, or named by a conflict; 0: not known
+	Durable bool           `json:"durable,omitempty"`  // acknowledged only when no crash of a node can undo it
+	Through bool           `json:"through,omitempty"`  // as write-through, whatever the namespace's policy
+	InPlace bool           `json:"in_place,omitempty"` // in the node's GPU memory
 	Err     string         `json:"err,omitempty"`
 }
 

@@ -54,7 +54,8 @@ type chaosWorker struct {
 	ops   []chaosOp
 	space map[string]*client.Client // one session for each namespace
 	// last is what the worker has read last of each key, for cas.
-	last []chaosOp
+	last   []chaosOp
+	engine *chaosEngine // nil until it is used
 }
 
 func newChaosLoad(nodes []*chaosNode, keys []chaosKey, seed uint64) *chaosLoad {
@@ -150,6 +151,9 @@ var chaosShares = [chaosKinds]int{readStrict: 42, readSession: 8, readLocal: 10,
 
 // close ends the clients and hands over what was recorded.
 func (w *chaosWorker) close() {
+	if w.engine != nil {
+		w.engine.close()
+	}
 	for _, c := range w.space {
 		c.Close()
 	}
@@ -201,10 +205,16 @@ func (w *chaosWorker) do(ctx context.Context, deadline time.Duration, at, key in
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	life := w.l.nodes[at].life.Load()
+	o.InPlace = w.inPlace(kind)
 	o.Call = w.l.clock()
-	if kind.writes() {
+	switch {
+	case o.InPlace && kind.writes():
+		err = w.changeInPlace(ctx, &o)
+	case o.InPlace:
+		err = w.readInPlace(ctx, &o)
+	case kind.writes():
 		err = o.change(ctx, n, w.l.keys[key].Name)
-	} else {
+	default:
 		err = w.read(ctx, &o, n)
 	}
 	o.Return = w.l.clock()

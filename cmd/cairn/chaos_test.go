@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +17,8 @@ import (
 
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/anishathalye/porcupine"
+
+	"cairn/internal/testseed"
 )
 
 const (
@@ -34,39 +34,38 @@ const (
 	// settleBound is when everything must work again after the last fault: elections
 	// of NATS, and then leases.
 	settleBound = 60 * time.Second
-	// seedEnv repeats the schedule of a run.
-	seedEnv = "CAIRN_CHAOS_SEED"
 )
 
 // TestChaos runs real processes through faults, and judges by the history of all
 // operations: strict reads and writes of each block are linearizable, nothing that was
 // acknowledged as durable is lost, and every other loss is declared in the log.
 func TestChaos(t *testing.T) {
-	seed := rand.Uint64()
-	if text := os.Getenv(seedEnv); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
+	seed := testseed.Of(t)
 	if !long() {
 		t.Parallel()
 		newChaosRound(t, seed).short()
 		return
 	}
-	var ops, answered, faults int
+	var ops, answered, inPlace, faults int
 	for i := uint64(0); i < chaosRounds || ops < leastOps && i < mostRounds && !t.Failed(); i++ {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
 			r := newChaosRound(t, seed+i)
 			r.long()
 			ops += len(r.h.Ops)
-			answered += len(slices.DeleteFunc(slices.Clone(r.h.Ops), func(o chaosOp) bool { return o.Outcome > refused }))
+			for _, o := range r.h.Ops {
+				if o.Outcome <= refused {
+					answered++
+					if o.InPlace {
+						inPlace++
+					}
+				}
+			}
 			faults += len(r.faults.list)
 		})
 	}
-	t.Logf("in all: %d operations, of which %d were carried out, %d faults", ops, answered, faults)
-	if !t.Failed() && (ops < leastOps || faults < leastFaults) {
-		t.Errorf("too little has happened: %d operations of %d, %d faults of %d", ops, leastOps, faults, leastFaults)
+	t.Logf("in all: %d operations, of which %d were carried out, %d of these in GPU memory, %d faults", ops, answered, inPlace, faults)
+	if !t.Failed() && (ops < leastOps || faults < leastFaults || inPlace < leastOps/20) {
+		t.Errorf("too little has happened: %d operations of %d, %d in GPU memory, %d faults of %d", ops, leastOps, inPlace, faults, leastFaults)
 	}
 }
 
@@ -89,7 +88,7 @@ var chaosBlocks = map[string]int{spaceThrough: 2, spaceAll: 2, spaceBack: 3, spa
 
 func newChaosRound(t *testing.T, seed uint64) *chaosRound {
 	t.Helper()
-	t.Logf("%s=%d", seedEnv, seed)
+	t.Logf("%s=%d", testseed.Env, seed)
 	began := time.Now()
 	r := &chaosRound{t: t, seed: seed, c: startChaos(t)}
 	r.started = time.Since(began)
@@ -277,7 +276,7 @@ func (r *chaosRound) dump(c *checker) {
 	for _, n := range r.c.nodes {
 		keep(n.id+".txt", func(w io.Writer) error { _, err := io.WriteString(w, n.said+n.out.String()); return err })
 	}
-	r.t.Logf("history, faults, log and visualizations: %s; again with %s=%d", dir, seedEnv, r.seed)
+	r.t.Logf("history, faults, log and visualizations: %s; again with %s=%d", dir, testseed.Env, r.seed)
 }
 
 func eachJSON[T any](w io.Writer, list []T) error {

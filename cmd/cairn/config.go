@@ -99,11 +99,9 @@ func (f *configFile) Resolve(_ *kong.Context, parent *kong.Path, flag *kong.Flag
 	}
 	value, ok := f.values[flag.Name]
 	for node := parent.Node(); node != nil; node = node.Parent { // a command, or the one that it is part of
-		if below, isMap := f.values[node.Name].(map[string]any); isMap {
-			if v, there := below[flag.Name]; there {
-				value, ok = v, true
-				break
-			}
+		if v, there := f.below(node.Name, flag.Name); there {
+			value, ok = v, true
+			break
 		}
 	}
 	if !ok {
@@ -111,6 +109,20 @@ func (f *configFile) Resolve(_ *kong.Context, parent *kong.Path, flag *kong.Flag
 	}
 	return flagText(value), nil
 }
+
+// below is what the file says of a flag below the name of a command. The doctor looks
+// at the machine for a node, so what is said of that counts for it as well.
+func (f *configFile) below(command, flag string) (value any, there bool) {
+	for _, name := range []string{command, sameAs[command]} {
+		if below, isMap := f.values[name].(map[string]any); isMap && !there {
+			value, there = below[flag]
+		}
+	}
+	return value, there
+}
+
+// sameAs names the command whose part of the file another one uses as well.
+var sameAs = map[string]string{"doctor": "node"}
 
 // flagText is a value of the file as a flag takes it: a list with commas, a map
 // as KEY=VALUE;KEY=VALUE.

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,8 +74,14 @@ func configurationDoc(t *testing.T) string {
 func commandTables(b *strings.Builder, path string, of *kong.Node) {
 	for _, n := range of.Children {
 		name := path + " " + n.Name
-		if len(n.Flags) > 0 && !n.Hidden {
-			fmt.Fprintf(b, "\n## %s\n\n%s\n\n%s", name, n.Help, flagTable(n.Flags))
+		flags, more := n.Flags, ""
+		if other := commandNamed(of, sameAs[n.Name]); other != nil { // whose flags it has as well
+			known := flagNames(other)
+			flags = slices.DeleteFunc(slices.Clone(flags), func(f *kong.Flag) bool { return slices.Contains(known, f.Name) })
+			more = fmt.Sprintf(" Besides these it has the flags of cairn %s, and the same part of the file.", other.Name)
+		}
+		if len(flags) > 0 && !n.Hidden {
+			fmt.Fprintf(b, "\n## %s\n\n%s%s\n\n%s", name, n.Help, more, flagTable(flags))
 		}
 		commandTables(b, name, n)
 	}

@@ -68,7 +68,7 @@ func (c *demoCmd) round(a *app, dir, what string, disk, host size, total int) (s
 	began := time.Now()
 	up := upCmd{
 		Nodes: c.Nodes, Data: dir, Port: 0, Router: "127.0.0.1:0", Lease: 5 * time.Second,
-		Host: host, Disk: disk, VRAM: max(host/4, 64*c.Block), Class: []size{4 << 10, c.Block},
+		Host: host, Disk: disk, VRAM: vramSize(max(host/4, 64*c.Block)), Class: []size{4 << 10, c.Block},
 		natsServer: natsServer{NATSListen: "127.0.0.1:0", NATSName: "cairn-demo", NATSMaxStore: 4 << 30, NATSMaxMemory: 256 << 20},
 	}
 	u, err := up.start(a)

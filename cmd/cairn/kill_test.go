@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cairn/cluster"
+	"cairn/internal/testseed"
 
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 )
@@ -44,8 +45,9 @@ func TestKillNode(t *testing.T) {
 	r.awaitMembers(3)
 	l := startLoad(s, 4)
 	forget, back := newHistogram(), newHistogram()
+	rng := rand.New(rand.NewPCG(testseed.Of(t), 0))
 	for round := range rounds {
-		k := killRound{s: s, r: r, l: l, victim: rand.IntN(3), atOnce: round%2 == 1}
+		k := killRound{s: s, r: r, l: l, victim: rng.IntN(3), atOnce: round%2 == 1}
 		k.run()
 		if t.Failed() {
 			break
@@ -132,17 +134,18 @@ func returned(before, now cluster.Member) error {
 func (k *killRound) flushed() []int {
 	k.s.t.Helper()
 	await(k.s.t, patience, "blocks to lose", func() error {
-		if n := len(k.l.putThrough(k.victim)); n < 20 {
+		if n := len(k.l.owed(k.victim)); n < 20 {
 			return fmt.Errorf("%d so far", n)
 		}
 		return nil
 	})
-	kept := k.l.putThrough(k.victim)
+	kept := k.l.owed(k.victim)
 	ctx, cancel := context.WithTimeout(k.s.t.Context(), patience)
 	defer cancel()
 	if err := k.l.nodes[k.victim].client.Flush(ctx); err != nil {
 		k.s.t.Fatal(err)
 	}
+	k.l.flushed(k.victim, kept)
 	return kept
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"cairn/block"
 	"cairn/client"
 	"cairn/internal/replay"
+	"cairn/internal/testseed"
 
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 )
@@ -53,7 +55,11 @@ type load struct {
 }
 
 // loadBlock is an acknowledged put: block number i, through a node.
-type loadBlock struct{ i, node int }
+type loadBlock struct {
+	i, node int
+	epoch   int64 // of the node when the put began
+	flushed bool  // the node has acknowledged a flush since
+}
 
 // loadNode is a node as the workers see it.
 type loadNode struct {
@@ -85,7 +91,7 @@ type loadName struct {
 
 // startLoad runs so many workers until the test ends, or stopLoad.
 func startLoad(s *system, workers int) *load {
-	l := &load{t: s.t, seed: rand.Uint64(), latency: newHistogram()}
+	l := &load{t: s.t, seed: testseed.Of(s.t), latency: newHistogram()}
 	for _, n := range s.nodes {
 		l.nodes = append(l.nodes, &loadNode{id: n.id, client: s.dial(n, client.Config{Timeout: loadTimeout})})
 	}
@@ -214,6 +220,7 @@ func (l *load) putBlock(at int, buf []byte) {
 	i := int(l.next.Add(1)) - 1
 	p := buf[:length(i)]
 	replay.Fill(p, l.key(i))
+	epoch := l.nodes[at].epoch.Load()
 	err := l.do(at, func(ctx context.Context, n *client.Node) error {
 		_, err := n.Put(ctx, l.key(i), block.Key{}, p)
 		return err
@@ -224,7 +231,7 @@ func (l *load) putBlock(at int, buf []byte) {
 	l.puts.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.put = append(l.put, loadBlock{i, at})
+	l.put = append(l.put, loadBlock{i: i, node: at, epoch: epoch})
 }
 
 func (l *load) getBlock(at int, rng *rand.Rand, buf []byte) {
@@ -393,6 +400,32 @@ func (l *load) putThrough(at int) []int {
 		}
 	}
 	return list
+}
+
+// owed are those of putThrough that a flush makes durable: of what was acknowledged
+// before the last kill the node may have lost all that no flush had followed.
+func (l *load) owed(at int) []int {
+	epoch := l.nodes[at].epoch.Load()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []int
+	for _, b := range l.put {
+		if b.node == at && (b.flushed || b.epoch == epoch) {
+			list = append(list, b.i)
+		}
+	}
+	return list
+}
+
+// flushed notes that the node has acknowledged a flush of these blocks.
+func (l *load) flushed(at int, blocks []int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for j, b := range l.put {
+		if b.node == at && slices.Contains(blocks, b.i) {
+			l.put[j].flushed = true
+		}
+	}
 }
 
 // missing reads blocks through a node, verifies them, and returns those that are

@@ -45,6 +45,7 @@ type cli struct {
 	Replay   replayCmd   `cmd:"" help:"Replay a trace against a running cluster." group:"measure"`
 	Bench    benchCmd    `cmd:"" help:"Measure reads and writes of blocks." group:"measure"`
 	Simulate simulateCmd `cmd:"" help:"Compare ways of routing and of eviction on a trace, in virtual time." group:"measure"`
+	Doctor   doctorCmd   `cmd:"" help:"Check this machine for a node, with advice." group:"look"`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 
 	Completion kongcompletion.Completion `cmd:"" help:"Print how to set up completion of commands in a shell."`

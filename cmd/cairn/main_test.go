@@ -20,6 +20,10 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if socket := os.Getenv(engineEnv); socket != "" {
+		engineMain(socket)
+		return
+	}
 	if os.Getenv(childEnv) == "" {
 		testscript.Main(m, map[string]func(){"cairn": main})
 		return

@@ -12,7 +12,7 @@ type casCmd struct {
 	Name   string        `arg:"" help:"Name of the block."`
 	Expect versionNumber `arg:"" help:"The version that it must have, as get --version says it; 0: it must not exist."`
 	File   string        `arg:"" optional:"" help:"File with its new bytes; standard input by default, and for -." type:"path"`
-	Policy string        `help:"Write policy: ${enum}; the namespace's by default." enum:",write-back,write-through,write-all" default:""`
+	Policy string        `help:"Write policy, write-back, write-through or write-all; the namespace's by default." enum:",write-back,write-through,write-all" default:""`
 	TTL    time.Duration `name:"ttl" help:"Let the name end after this time."`
 }
 

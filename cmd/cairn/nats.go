@@ -15,13 +15,13 @@ import (
 // natsClient says which NATS a process uses.
 type natsClient struct {
 	NATS         []string `name:"nats" help:"URLs of an external NATS; without one, an embedded server is started." placeholder:"URL" group:"nats"`
-	NATSCreds    string   `name:"nats-creds" help:"Credentials file." type:"path" placeholder:"FILE" group:"nats"`
+	NATSCreds    string   `name:"nats-creds" help:"Credentials file." type:"existingfile" placeholder:"FILE" group:"nats"`
 	NATSUser     string   `name:"nats-user" help:"User, with --nats-password." group:"nats"`
 	NATSPassword string   `name:"nats-password" help:"Password." group:"nats"`
 	NATSToken    string   `name:"nats-token" help:"Token." group:"nats"`
-	NATSCA       string   `name:"nats-ca" help:"Certificates that verify the server." type:"path" placeholder:"FILE" group:"nats"`
-	NATSCert     string   `name:"nats-cert" help:"Certificate of this client, with --nats-key." type:"path" placeholder:"FILE" group:"nats"`
-	NATSKey      string   `name:"nats-key" help:"Its key." type:"path" placeholder:"FILE" group:"nats"`
+	NATSCA       string   `name:"nats-ca" help:"Certificates that verify the server." type:"existingfile" placeholder:"FILE" group:"nats"`
+	NATSCert     string   `name:"nats-cert" help:"Certificate of this client, with --nats-key." type:"existingfile" placeholder:"FILE" group:"nats"`
+	NATSKey      string   `name:"nats-key" help:"Its key." type:"existingfile" placeholder:"FILE" group:"nats"`
 	Replicas     int      `name:"nats-replicas" help:"Copies of each stream: 1, 3 or 5; by default 3 in a NATS cluster, else 1." group:"nats"`
 }
 

@@ -14,6 +14,7 @@ import (
 	"cairn/cluster"
 	"cairn/coherency"
 	"cairn/diskstore"
+	"cairn/hostcache"
 	"cairn/node"
 )
 
@@ -28,12 +29,13 @@ type nodeCmd struct {
 	Labels     map[string]string `help:"Labels of the node, such as zone=a." placeholder:"KEY=VALUE"`
 	Namespaces []string          `help:"Namespaces that names live in, each with its write policy and options: homes=N copies=N lease, and session, strict or local for reads that do not say. The first is the default. The same on all nodes." default:"default:write-back" placeholder:"NAME:POLICY[:OPTION]…"`
 
-	Host     size   `help:"Host memory for blocks." default:"1GiB"`
-	Disk     size   `help:"Disk for blocks; 0 for none." default:"8GiB"`
-	VRAM     size   `name:"vram" help:"GPU memory for blocks, emulated in host memory; 0 for none." default:"256MiB"`
-	Classes  []size `help:"Sizes of slots in host and GPU memory; a block takes the smallest that it fits. Default: 4KiB to 128MiB." placeholder:"SIZE"`
-	Segment  size   `help:"Size of a segment on disk; 0 fits it to --disk, at most 256MiB." default:"0"`
-	Prefault bool   `help:"Touch host memory at the start rather than at first use."`
+	Host     size     `help:"Host memory for blocks." default:"1GiB"`
+	Disk     size     `help:"Disk for blocks; 0 for none." default:"8GiB"`
+	VRAM     vramSize `name:"vram" help:"GPU memory for blocks; auto is a quarter of what is free on a GPU when the node starts, 256MiB where it is emulated; 0 for none. An engine on the same GPU has to leave that free." default:"auto"`
+	Classes  []size   `help:"Sizes of slots in host and GPU memory; a block takes the smallest that it fits. Default: 4KiB to 128MiB." placeholder:"SIZE"`
+	Segment  size     `help:"Size of a segment on disk; 0 fits it to --disk, at most 256MiB." default:"0"`
+	Prefault bool     `help:"Touch host memory at the start rather than at first use."`
+	gpuFlags
 
 	Eviction string `help:"Which block leaves host or GPU memory for another, leaves of sequences first: ${enum}; lru is the one used longest ago, hazard the one worth least by what the node has learned." enum:"lru,hazard" default:"lru"`
 
@@ -55,6 +57,8 @@ type nodeCmd struct {
 	RehomeEvery      time.Duration `help:"How often all names are looked through for homes that they lack." default:"5m" group:"limits"`
 
 	Sequence sequenceFlags `embed:"" group:"limits"`
+	Device   deviceFlags   `embed:"" group:"limits"`
+	Pressure pressureFlags `embed:"" group:"limits"`
 	Handover handoverFlags `embed:"" group:"limits"`
 	Cost     costFlags     `embed:"" group:"cost"`
 	natsClient
@@ -125,7 +129,7 @@ func (c *nodeCmd) complete() error {
 // validate reports everything that is wrong, before anything is opened.
 func (c *nodeCmd) validate() error {
 	_, err := c.namespaces()
-	errs := []error{cluster.ValidID(c.ID), err, c.Sequence.validate(), c.Handover.validate(), leaseProblem(c.Lease), cluster.ConnConfig{URLs: c.NATS}.Validate()}
+	errs := []error{cluster.ValidID(c.ID), err, c.Sequence.validate(), c.Device.validate(), c.Pressure.validate(), c.Handover.validate(), c.gpuFlags.validate(gpus()), leaseProblem(c.Lease), cluster.ConnConfig{URLs: c.NATS}.Validate()}
 	for _, limit := range []struct {
 		flag  string
 		value int64
@@ -152,10 +156,30 @@ func (c *nodeCmd) validate() error {
 	if c.Disk > 0 {
 		errs = append(errs, c.diskProblem())
 	}
+	if c.Host > 0 {
+		if err := (hostcache.Config{Capacity: int64(c.Host), Classes: c.slotSizes()}).Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("--host, --classes: %w", err))
+		}
+	}
+	if c.VRAM > 0 && c.GPU != gpuOff {
+		errs = append(errs, vramProblem(int64(c.VRAM), c.slotSizes()))
+	}
+	if c.Replicas > 1 && len(c.NATS) == 0 && c.NATSCluster == "" {
+		errs = append(errs, fmt.Errorf("--nats-replicas %d: the embedded server alone keeps one copy: leave it out, or make a cluster with --nats-cluster", c.Replicas))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return usageError{err}
 	}
 	return nil
+}
+
+// slotSizes is --classes; nil is the default.
+func (c *nodeCmd) slotSizes() []int {
+	var list []int
+	for _, s := range c.Classes {
+		list = append(list, int(s))
+	}
+	return list
 }
 
 // diskProblem says what is wrong with the size of the disk and its segments.

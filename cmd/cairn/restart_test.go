@@ -12,6 +12,7 @@ import (
 	"cairn/client"
 	"cairn/cluster"
 	"cairn/internal/replay"
+	"cairn/internal/testseed"
 	"cairn/router"
 
 	"github.com/google/go-cmp/cmp"
@@ -37,7 +38,7 @@ const (
 // one or two nodes.
 func putPrompts(s *system, count int) prompts {
 	s.t.Helper()
-	rng := rand.New(rand.NewPCG(uint64(count), rand.Uint64()))
+	rng := rand.New(rand.NewPCG(uint64(count), testseed.Of(s.t)))
 	seed := rng.Uint64()
 	var nodes []*client.Node
 	for _, n := range s.nodes {

@@ -1,13 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
-	"reflect"
-	"strings"
 	"time"
-	"unicode"
 
 	"cairn/router"
 )
@@ -39,37 +34,6 @@ type costFlags struct {
 	Match         string `help:"How prefixes are looked up: ${enum}. bisect relies on nodes that hold whole prefixes, and audits them." enum:"exact,bisect" default:"exact"`
 	AuditEvery    int    `help:"With bisect, one of so many look-ups is repeated exactly; 0 is the built-in value, below 0 none." default:"0"`
 	MaxIndexBytes size   `help:"Memory of the index of blocks; 0 for no bound. At the bound the blocks deepest in their sequences are forgotten." default:"0"`
-}
-
-// args is the flags again, as another process takes them; those that are not set are left
-// out.
-func (c costFlags) args() []string {
-	var args []string
-	v := reflect.ValueOf(c)
-	for i := range v.NumField() {
-		field, value := v.Type().Field(i), v.Field(i)
-		if value.IsZero() {
-			continue
-		}
-		text := fmt.Sprint(value.Interface())
-		if s, ok := value.Interface().(size); ok {
-			text = bytesArg(s)
-		}
-		args = append(args, "--"+cmp.Or(field.Tag.Get("name"), flagName(field.Name))+"="+text)
-	}
-	return args
-}
-
-// flagName is the name that a flag has by its field's: AuditEvery is audit-every.
-func flagName(field string) string {
-	var b strings.Builder
-	for i, r := range field {
-		if i > 0 && unicode.IsUpper(r) {
-			b.WriteByte('-')
-		}
-		b.WriteRune(unicode.ToLower(r))
-	}
-	return b.String()
 }
 
 func (c costFlags) layout() router.Layout {

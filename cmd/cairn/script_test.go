@@ -13,6 +13,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// scriptsWait is when a script that is still going must hang: well before the package's own
+// time is up, and well beyond what all of them take under the race detector, beside the
+// other packages, on two slow processors.
+const scriptsWait = 8 * time.Minute
+
 // TestScript runs testdata/script. Scripts that name $NODE, $ROUTER or $NATS
 // share one system of two nodes and a router; each has names and keys of its own.
 func TestScript(t *testing.T) {
@@ -31,7 +36,7 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
-		Deadline:            time.Now().Add(4 * time.Minute),
+		Deadline:            time.Now().Add(scriptsWait),
 		Setup: func(env *testscript.Env) error {
 			addrs := shared()
 			env.Setenv("NODE", addrs[0])

@@ -34,17 +34,26 @@ type nodeReport struct {
 	Error  string       `json:"error,omitempty"`
 }
 
-func (c *statusCmd) Run(a *app) error {
+// members are the nodes to show: those that are named, or else all that the router knows.
+func (c *statusCmd) members(a *app) ([]string, error) {
+	if c.RouterURL == "" && len(c.Nodes) > 0 {
+		return c.Nodes, nil
+	}
 	addrs, err := memberAddrs(a.ctx, cmp.Or(c.RouterURL, defaultRouter))
+	if err == nil || c.RouterURL != "" {
+		return addrs, err
+	}
+	if err := c.find(a.ctx); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(a.err, "no router at %s (give one with --router); showing %s only\n", defaultRouter, strings.Join(c.Nodes, ", "))
+	return c.Nodes, nil
+}
+
+func (c *statusCmd) Run(a *app) error {
+	addrs, err := c.members(a)
 	if err != nil {
-		if c.RouterURL != "" {
-			return err
-		}
-		if err := c.find(a.ctx); err != nil {
-			return err
-		}
-		fmt.Fprintf(a.err, "no router at %s (give one with --router); showing %s only\n", defaultRouter, strings.Join(c.Nodes, ", "))
-		addrs = c.Nodes
+		return err
 	}
 	if len(addrs) == 0 {
 		return fmt.Errorf("%w: the router knows no live node", client.ErrUnavailable)
@@ -68,7 +77,7 @@ func (c *statusCmd) Run(a *app) error {
 			fill(*s, block.VRAM), fill(*s, block.Host), fill(*s, block.Disk),
 			tierStatus(*s, block.VRAM).Hits, tierStatus(*s, block.Host).Hits, tierStatus(*s, block.Disk).Hits, s.PeerHits, s.Misses, pinnedText(s.Sequences), aheadText(s.Prefetch), troubleText(*s))
 	}
-	if err := w.Flush(); err != nil {
+	if err := errors.Join(w.Flush(), printGPUs(a.out, reports)); err != nil {
 		return err
 	}
 	if down == len(reports) {
@@ -87,7 +96,7 @@ func tierStatus(s node.Status, t block.Tier) node.TierStatus {
 }
 
 // troubleText is what an operator should know of a node: that it drains, and how far that is,
-// and the last failure of its home tier.
+// what an engine that lost its connection keeps, and the last failure of its home tier.
 func troubleText(s node.Status) string {
 	var words []string
 	if h := s.Handover; h.Draining {
@@ -99,6 +108,12 @@ func troubleText(s node.Status) string {
 			text += fmt.Sprintf(", %d blocks and %d names still only here", h.LeftBlocks, h.LeftNames)
 		}
 		words = append(words, text)
+	}
+	if tierStatus(s, block.VRAM).Lost {
+		words = append(words, fmt.Sprintf("vram lost, and %d blocks with it that nobody else is known to have: start the node again once the GPU works", s.Lost))
+	}
+	if n := s.Devices.Quarantined; n > 0 {
+		words = append(words, fmt.Sprintf("%d slots of GPU memory wait for an engine's process to end", n))
 	}
 	if s.Trouble != "" {
 		words = append(words, s.Trouble)
@@ -136,7 +151,13 @@ func fill(s node.Status, t block.Tier) string {
 	if ts.Capacity == 0 {
 		return "-"
 	}
+	if ts.Lost {
+		return lostText
+	}
 	text := fmt.Sprintf("%s of %s", bytesText(ts.Used), bytesText(ts.Capacity))
+	if t == block.VRAM && s.Devices.Held > 0 {
+		text += fmt.Sprintf(" (engines %s)", bytesText(s.Devices.Held))
+	}
 	if ts.Kept > 0 {
 		text += fmt.Sprintf(" (names %s of %s)", bytesText(ts.Kept), bytesText(ts.KeptLimit))
 	}
@@ -145,6 +166,9 @@ func fill(s node.Status, t block.Tier) string {
 
 // memberAddrs asks a router for the live nodes.
 func memberAddrs(ctx context.Context, router string) ([]string, error) {
+	if err := (client.Config{Nodes: []string{defaultNode}, Router: router}).Validate(); err != nil {
+		return nil, usageError{err}
+	}
 	ctx, cancel := context.WithTimeout(ctx, routerTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(router, "/")+"/v1/members", nil)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,9 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"cairn/cluster"
 )
@@ -18,21 +22,28 @@ import (
 // upCmd is a cluster on one machine: NATS and the router in this process, each
 // node in a process of its own, so that one can be killed and seen to return.
 type upCmd struct {
-	Nodes    int           `help:"Number of nodes." default:"3"`
-	Data     string        `help:"Directory of all data." default:"cairn-data" type:"path"`
-	Port     int           `help:"Data port of the first node; the others follow. 0 takes free ones." default:"7070"`
-	Router   string        `help:"Address of the router's HTTP interface and status page." default:"127.0.0.1:7080"`
-	Lease    time.Duration `help:"How long a node stays a member without a sign of life." default:"5s"`
-	Host     size          `help:"Host memory of each node." default:"1GiB"`
-	Eviction string        `help:"Which block leaves host or GPU memory for another: ${enum}." enum:"lru,hazard" default:"lru"`
-	Disk     size          `help:"Disk of each node." default:"8GiB"`
-	VRAM     size          `name:"vram" help:"GPU memory of each node, emulated in host memory." default:"256MiB"`
-	Class    []size        `name:"classes" help:"Sizes of slots; see cairn node." placeholder:"SIZE"`
-	Cost     costFlags     `embed:"" group:"cost"`
+	Nodes     int           `help:"Number of nodes." default:"3"`
+	Data      string        `help:"Directory of all data." default:"cairn-data" type:"path"`
+	Port      int           `help:"Data port of the first node; the others follow. 0 takes free ones." default:"7070"`
+	Router    string        `help:"Address of the router's HTTP interface and status page." default:"127.0.0.1:7080"`
+	Lease     time.Duration `help:"How long a node stays a member without a sign of life." default:"5s"`
+	Host      size          `help:"Host memory of each node." default:"1GiB"`
+	Eviction  string        `help:"Which block leaves host or GPU memory for another: ${enum}." enum:"lru,hazard" default:"lru"`
+	Disk      size          `help:"Disk of each node." default:"8GiB"`
+	VRAM      vramSize      `name:"vram" help:"GPU memory of each node; see cairn node." default:"256MiB"`
+	GPU       []string      `name:"gpu" help:"Device of each node's GPU memory; see cairn node. Of several each node takes the next, and then the first again." default:"auto"`
+	GPUDriver string        `name:"gpu-driver" help:"CUDA driver to load; see cairn node." type:"path" placeholder:"FILE"`
+	Class     []size        `name:"classes" help:"Sizes of slots; see cairn node." placeholder:"SIZE"`
+	Device    deviceFlags   `embed:"" group:"limits"`
+	Pressure  pressureFlags `embed:"" group:"limits"`
+	Cost      costFlags     `embed:"" group:"cost"`
 	natsServer
 }
 
 func (c *upCmd) Run(a *app) error {
+	if err := c.validate(); err != nil {
+		return usageError{err}
+	}
 	u, err := c.start(a)
 	if err != nil {
 		return err
@@ -73,9 +84,6 @@ func (c upCmd) start(a *app) (_ *upCluster, err error) {
 	if c.Port != 0 && c.Port+c.Nodes > 65536 {
 		return nil, usage("--port %d: too high for %d nodes", c.Port, c.Nodes)
 	}
-	if err := leaseProblem(c.Lease); err != nil {
-		return nil, usageError{err}
-	}
 	if err := c.portsFree(); err != nil {
 		return nil, err
 	}
@@ -102,6 +110,15 @@ func (c upCmd) start(a *app) (_ *upCluster, err error) {
 		u.nodes.Go(func() { u.keep(i, failed) })
 	}
 	return u, u.awaitMembers(failed)
+}
+
+// validate reports what the nodes would refuse of what the user says.
+func (c upCmd) validate() error {
+	errs := []error{leaseProblem(c.Lease), c.Device.validate(), c.Pressure.validate()}
+	for _, name := range c.GPU {
+		errs = append(errs, gpuFlags{GPU: name, GPUDriver: c.GPUDriver}.validate(gpus()))
+	}
+	return errors.Join(errs...)
 }
 
 // maxUpNodes bounds the processes of one machine.
@@ -167,19 +184,7 @@ func (u *upCluster) keep(i int, failed chan<- error) {
 const restartPause = time.Second
 
 func (u *upCluster) runNode(i int, id string) error {
-	c := u.cfg
-	args := []string{
-		"node", "--id", id, "--data", filepath.Join(c.Data, id), "--listen", c.nodeAddr(i), "--nats", u.nats.ClientURL(),
-		"--lease", c.Lease.String(), "--host", bytesArg(c.Host), "--disk", bytesArg(c.Disk), "--vram", bytesArg(c.VRAM),
-		"--stop-fd", "3", "--log-level", "warn",
-	}
-	if c.Eviction != "" {
-		args = append(args, "--eviction", c.Eviction)
-	}
-	args = append(args, c.Cost.args()...) // nodes answer CAIRN.ROUTE as the router does
-	for _, s := range c.Class {
-		args = append(args, "--classes", bytesArg(s))
-	}
+	args := append(u.cfg.nodeArgs(i, id), "--nats", u.nats.ClientURL(), "--stop-fd", "3", "--log-level", "warn")
 	cmd := exec.Command(u.exe, args...)
 	cmd.Stderr = u.a.err
 	cmd.ExtraFiles = []*os.File{u.leash}
@@ -195,6 +200,61 @@ func (u *upCluster) runNode(i int, id string) error {
 	delete(u.procs, id)
 	u.mu.Unlock()
 	return err
+}
+
+// nodeArgs are the arguments of node i.
+func (c upCmd) nodeArgs(i int, id string) []string {
+	args := []string{
+		"node", "--id", id, "--data", filepath.Join(c.Data, id), "--listen", c.nodeAddr(i),
+		"--lease", c.Lease.String(), "--host", bytesArg(c.Host), "--disk", bytesArg(c.Disk), "--vram", c.VRAM.arg(),
+	}
+	if len(c.GPU) > 0 {
+		args = append(args, "--gpu", c.GPU[i%len(c.GPU)])
+	}
+	if c.GPUDriver != "" {
+		args = append(args, "--gpu-driver", c.GPUDriver)
+	}
+	if c.Eviction != "" {
+		args = append(args, "--eviction", c.Eviction)
+	}
+	args = append(args, flagArgs(c.Cost)...) // nodes answer CAIRN.ROUTE as the router does
+	args = append(args, flagArgs(c.Device)...)
+	args = append(args, flagArgs(c.Pressure)...)
+	for _, s := range c.Class {
+		args = append(args, "--classes", bytesArg(s))
+	}
+	return args
+}
+
+// flagArgs is a struct of flags again, as another process takes them; those that are not
+// set are left out, and have that process's defaults.
+func flagArgs(flags any) []string {
+	var args []string
+	v := reflect.ValueOf(flags)
+	for i := range v.NumField() {
+		field, value := v.Type().Field(i), v.Field(i)
+		if value.IsZero() {
+			continue
+		}
+		text := fmt.Sprint(value.Interface())
+		if s, ok := value.Interface().(size); ok {
+			text = bytesArg(s)
+		}
+		args = append(args, "--"+cmp.Or(field.Tag.Get("name"), flagName(field.Name))+"="+text)
+	}
+	return args
+}
+
+// flagName is the name that a flag has by its field's: AuditEvery is audit-every.
+func flagName(field string) string {
+	var b strings.Builder
+	for i, r := range field {
+		if i > 0 && unicode.IsUpper(r) {
+			b.WriteByte('-')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
 }
 
 func bytesArg(s size) string { return strconv.FormatInt(int64(s), 10) }

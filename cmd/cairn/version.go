@@ -33,8 +33,9 @@ type versionCmd struct{}
 
 func (versionCmd) Run(a *app) error {
 	if a.json {
-		return a.printJSON(map[string]string{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+		return a.printJSON(map[string]string{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH,
+			"gpu": gpus().support})
 	}
-	_, err := fmt.Fprintf(a.out, "cairn %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintf(a.out, "cairn %s (%s, %s/%s, %s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH, gpus().support)
 	return err
 }
