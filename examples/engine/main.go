@@ -36,7 +36,13 @@ func run(ctx context.Context) (err error) {
 	conversations := flag.Int("conversations", 3, "conversations, one after another")
 	turns := flag.Int("turns", 3, "turns of each")
 	flag.Parse()
+	if flag.NArg() > 0 || *conversations < 1 || *turns < 1 {
+		return fmt.Errorf("%d conversations of %d turns, and arguments %q: want 1 or more of both, and only flags", *conversations, *turns, flag.Args())
+	}
 	cache, err := client.Open(ctx, client.Config{Nodes: []string{*node}})
+	if errors.Is(err, client.ErrUnavailable) {
+		return fmt.Errorf("%w: start a cluster with `cairn up`, or name a node with -node", err)
+	}
 	if err != nil {
 		return err
 	}
