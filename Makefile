@@ -8,6 +8,8 @@ LDFLAGS   = -s -w $(if $(VERSION),-X main.release=$(VERSION))
 FUZZTIME ?= 60s
 BENCH    ?= .
 COUNT    ?= 1
+# FAKE=1 has gpu-check run on the fake driver.
+FAKE     ?=
 # Project of the containers; it names their network and volumes too.
 PROJECT  ?= cairn
 BIND      = $(or $(CAIRN_BIND),127.0.0.1)
@@ -18,7 +20,7 @@ UPTIME   ?= 60
 TOOL      = CGO_ENABLED=0 go tool -modfile=tools.mod
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race long fuzz bench lint fmt image up down demo compose-check ci clean
+.PHONY: help build cuda cuda-test gpu-check test race long fuzz bench lint fmt image up down demo compose-check ci clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,14 +28,25 @@ help: ## Show this list
 build: ## Build bin/cairn: static, no libc, no cgo
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/cairn ./cmd/cairn
 
+cuda: ## Build bin/cairn-cuda: the same with NVIDIA GPUs (needs a C compiler, no toolkit)
+	scripts/cuda.sh go build -trimpath -tags cuda -ldflags '$(LDFLAGS)' -o bin/cairn-cuda ./cmd/cairn
+
+cuda-test: ## Check and test what -tags cuda adds (needs a C compiler, no GPU)
+	scripts/cuda.sh go vet -tags cuda ./...
+	scripts/cuda.sh go test -race -tags cuda ./vram/...
+
+gpu-check: ## Check this machine's GPU, ten minutes at most; FAKE=1 tries the check without a GPU (needs a C compiler)
+	scripts/gpu-check.sh build
+	bin/gpu-check/gpu-check.sh run $(if $(FAKE),--fake-driver)
+
 test: ## Run the tests
 	go test ./...
 
 race: ## Run the tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race ./...
 
-long: ## Run the tests with their slow parts: every fault, killed processes
-	CAIRN_LONG=1 go test -count=1 -timeout 30m ./...
+long: ## Run the tests with their slow parts: every fault, killed processes, new seeds
+	CAIRN_LONG=1 CAIRN_TEST_SEED=random go test -count=1 -timeout 30m ./...
 
 fuzz: ## Run each fuzz target for FUZZTIME (60s)
 	@scripts/fuzz.sh $(FUZZTIME)
@@ -79,4 +92,4 @@ ci: ## What is run for every change: the tests, then the slow checks
 	.ci/run
 
 clean: ## Remove what was built
-	rm -rf bin cairn-report.html cairn-report-tenth.html
+	rm -rf bin cairn-report.html cairn-report-tenth.html gpu-check.log

@@ -27,6 +27,10 @@ tier/tiertest:     block tier
 vram:              block eviction tier
 vram/devicetest:   block tier vram
 vram/emulated:     block tier vram
+engram:            block coherency tier vram
+vram/cuda:         block tier vram vram/cuda/driver
+vram/cuda/driver:
+vram/cuda/fakedriver:
 eviction:          block tier
 hostcache:         block eviction tier
 diskstore:         block tier
@@ -34,10 +38,12 @@ resp:              block
 wire:              block resp
 node:              block coherency coherency/ledger coherency/protocol sequence tier resp wire
 cluster:           block coherency coherency/ledger router node wire
-client:            block sequence resp wire
+client:            block engram sequence resp vram wire
+internal/doctor:
 internal/faultproxy:
 internal/mutant:
 internal/natstest: cluster
+internal/testseed:
 internal/sim:      block coherency coherency/ledger coherency/protocol internal/mutant
 internal/simulate: block eviction router tier internal/trace
 internal/trace:    block sequence
@@ -45,11 +51,13 @@ internal/replay:   block internal/trace
 internal/report:   internal/replay
 examples/engine:   block client sequence examples/engine/serving
 examples/engine/serving: block client sequence
+examples/engram:   examples/engram/atlas
+examples/engram/atlas: client engram
 cmd/cairn:         *
 `
 
 // testOnly lists what any test file may import besides its package's own edges.
-const testOnly = `client tier/tiertest vram vram/devicetest internal/natstest vram/emulated hostcache diskstore`
+const testOnly = `client tier/tiertest vram vram/devicetest internal/natstest internal/testseed vram/emulated vram/cuda/fakedriver hostcache diskstore`
 
 // outside lists the packages that alone may import a module: NATS is spoken in
 // cluster and nowhere else.
@@ -59,6 +67,7 @@ github.com/hashicorp/golang-lru: hostcache
 github.com/alecthomas/kong:     cmd/cairn
 github.com/anishathalye/porcupine: internal/sim cmd/cairn
 github.com/cockroachdb/datadriven: coherency/protocol
+gorgonia.org/cu:                vram/cuda vram/cuda/driver vram/cuda/fakedriver
 `
 
 // TestImports parses every Go file of the module. It reads source rather than
