@@ -5,6 +5,7 @@ package cuda
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"gorgonia.org/cu"
 
@@ -81,13 +82,17 @@ func describe(ordinal int) (Info, error) {
 		return fail("UUID", err)
 	}
 	info.UUID = fmt.Sprintf("GPU-%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
-	var a [5]int
-	for i, what := range []cu.DeviceAttribute{cu.PciDomainID, cu.PciBusID, cu.PciDeviceID, cu.ComputeCapabilityMajor, cu.ComputeCapabilityMinor} {
+	bus, err := driver.PCIBusID(int(dev))
+	if err != nil {
+		return fail("address on the bus", err)
+	}
+	info.PCI = strings.ToLower(bus) // as the kernel writes it
+	var a [2]int
+	for i, what := range []cu.DeviceAttribute{cu.ComputeCapabilityMajor, cu.ComputeCapabilityMinor} {
 		if a[i], err = dev.Attribute(what); err != nil {
 			return fail("attributes", err)
 		}
 	}
-	info.PCI = fmt.Sprintf("%04x:%02x:%02x.0", a[0], a[1], a[2])
-	info.Compute = fmt.Sprintf("%d.%d", a[3], a[4])
+	info.Compute = fmt.Sprintf("%d.%d", a[0], a[1])
 	return info, nil
 }

@@ -7,15 +7,6 @@ import "C"
 
 import "unsafe"
 
-// DriverVersion is the newest version of CUDA that the loaded driver serves, as 1000 ×
-// major + 10 × minor: 12080 is 12.8. It is not the number of the driver itself, which
-// libcuda does not tell.
-func DriverVersion() (int, error) {
-	var v C.int
-	err := result(C.cuDriverGetVersion(&v))
-	return int(v), err
-}
-
 // Uuid is the device's UUID, or with MIG that of the instance; it names the same device
 // in every process and after restarts, which an ordinal does not. device is an ordinal
 // below cu.NumDevices. No context is needed.
@@ -32,7 +23,7 @@ func Uuid(device int) (uuid [16]byte, err error) {
 }
 
 // PCIBusID is where the device is on the bus, as domain:bus:device.function in hex:
-// 0000:3b:00.0. No context is needed.
+// 0000:3b:00.0, or in capitals. No context is needed.
 func PCIBusID(device int) (string, error) {
 	d, err := get(device)
 	if err != nil {
