@@ -162,10 +162,9 @@
 //
 // # Mirrors
 //
-// A [Mirror] is one buffer that lives in host and in device memory, and [Mirrors]
-// many of them. Their state follows from versions as above, and bytes move in the
-// same way: begin → copy → commit or abort. A write is begun and committed too,
-// since it may change bytes in place.
+// A [Mirror] is one buffer that lives in host and in device memory. Its state follows
+// from versions as above, and bytes move in the same way: begin → copy → commit or
+// abort. A write is begun and committed too, since it may change bytes in place.
 //
 //	            Commit(upload)           write on host
 //	+-----------+ -----------> +--------+ -----------> +--------------+
@@ -199,7 +198,8 @@
 // reports every loss.
 //
 // The reference has a host–device machine as well. TestMirrorDeviations runs each
-// row, TestMirrorEveryStateAndOperation every state with every operation.
+// row, TestMirrorEveryStateAndOperation every state with every operation. The last row is
+// about many of them, which package engram keeps.
 //
 //	    the reference                                here, and why
 //	E1  upload, device write, host write, sync: the  ErrMirrorConflict for the second write; both
@@ -218,7 +218,7 @@
 //	    without a handle, is lost                    that holds nothing too
 //	E10 host bytes are read while stale; device-only ErrStale; Drop(HostSide) makes DeviceOnly
 //	    is never reached
-//	E11 sync_all stops at the first error, in any    SyncAll goes through all, in order, and joins
-//	    order; remove drops a write and its memory;  errors; Remove refuses the dirty; ids start at 1
-//	    ids start at 0 or 1
+//	E11 sync_all stops at the first error, in any    engram.Manager: SyncAll goes through all, in order,
+//	    order; remove drops a write and its memory;  and joins errors; Remove refuses the dirty; ids
+//	    ids start at 0 or 1                          start at 1
 package coherency

@@ -58,22 +58,6 @@ func TestMirrorModifyMarksDirty(t *testing.T) {
 	}
 }
 
-func TestMirrorManager(t *testing.T) {
-	var ms Mirrors
-	id1, id2 := ms.Register(mirrorMade(t)), ms.Register(mirrorMade(t))
-	if id1 != 1 || id2 != 2 { // E11: 1 whichever way it was made
-		t.Errorf("ids %d and %d", id1, id2)
-	}
-	for id, want := range map[MirrorID]bool{id1: true, id2: true, 999: false} {
-		if _, ok := ms.Get(id); ok != want {
-			t.Errorf("%d: %v, want %v", id, ok, want)
-		}
-	}
-	if got, want := ms.Stats(), (MirrorStats{Total: 2, HostOnly: 2}); got != want {
-		t.Errorf("%+v, want %+v", got, want)
-	}
-}
-
 // TestMirrorLifecycle is the example at the head of the reference: upload, modify
 // on the device, sync back.
 func TestMirrorLifecycle(t *testing.T) {

@@ -48,3 +48,31 @@ func (c *Stats) AddQueue(q *SyncQueue) {
 	}
 	c.queues++
 }
+
+// MirrorStats counts mirrors by state; Total is the sum of the others. The zero value is
+// the sum of nothing.
+type MirrorStats struct {
+	Total      int64 `json:"total"`
+	HostOnly   int64 `json:"host_only"`
+	DeviceOnly int64 `json:"device_only"`
+	Synced     int64 `json:"synced"`
+	Dirty      int64 `json:"dirty"` // host-dirty and device-dirty
+	Gone       int64 `json:"gone"`
+}
+
+// Add counts one mirror.
+func (c *MirrorStats) Add(m Mirror) {
+	c.Total++
+	switch m.State() {
+	case HostOnly:
+		c.HostOnly++
+	case DeviceOnly:
+		c.DeviceOnly++
+	case Synced:
+		c.Synced++
+	case HostDirty, DeviceDirty:
+		c.Dirty++
+	default:
+		c.Gone++
+	}
+}

@@ -12,10 +12,10 @@ import (
 )
 
 // ID names an engram in a Manager. IDs start at 1 and are never used again; 0 is none.
-type ID = coherency.MirrorID
+type ID uint64
 
 // ErrNoEngram: no engram has this id, or it was removed.
-var ErrNoEngram = coherency.ErrNoMirror
+var ErrNoEngram = errors.New("no such engram")
 
 // Defaults of ManagerConfig.
 const (
