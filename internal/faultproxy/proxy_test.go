@@ -13,7 +13,7 @@ import (
 
 // patience bounds what must happen; soon is how long we look at what must not.
 const (
-	patience = 10 * time.Second
+	patience = time.Minute
 	soon     = 50 * time.Millisecond
 )
 
@@ -60,12 +60,15 @@ func dial(t *testing.T, p *Proxy) net.Conn {
 	return c
 }
 
-// exchange sends a line and reads one back.
+// exchange sends a line, and reads one back within so long after that.
 func exchange(c net.Conn, line string, within time.Duration) (string, error) {
-	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, line+"\n"); err != nil {
+		return "", err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
 		return "", err
 	}
 	return bufio.NewReader(c).ReadString('\n')
