@@ -177,14 +177,36 @@ func checkDirectory(t *testing.T, n *Node) {
 	}
 }
 
+// statted is GPU memory that calls back when somebody asks whether it has a block.
+type statted struct {
+	*vram.Pool
+	before atomic.Pointer[func()]
+}
+
+func (s *statted) Stat(key block.Key) (block.Descriptor, bool) {
+	if f := s.before.Load(); f != nil {
+		(*f)()
+	}
+	return s.Pool.Stat(key)
+}
+
 func TestBlocksInUseArePromoted(t *testing.T) {
 	c := newMemCluster()
 	tiers := testTiers{vram: 4 << 20, host: 4 << 20}.open(t)
+	gpu := &statted{Pool: tiers.VRAM.(*vram.Pool)}
+	tiers.VRAM = gpu
 	n, _ := c.join(t, "n1", tiers, nil)
+	early := func() { // the directory looks before it believes in a copy
+		if n.counters.promoted.Load() != 0 {
+			t.Error("a block counts as promoted, and is not found in GPU memory yet")
+		}
+	}
+	gpu.before.Store(&early)
 	put(t, n, 1, coherency.WriteBack)
 	for n.counters.promoted.Load() == 0 {
 		want(t, n, 1, Local)
 	}
+	gpu.before.Store(nil)
 	tiers.Host.Delete(key(1)) // as if evicted
 	n.dropped(block.Host, key(1))
 	if from := want(t, n, 1, Local); from != FromVRAM {

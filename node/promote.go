@@ -132,8 +132,9 @@ func (n *Node) raiseBatch(ctx context.Context, items []tier.Item) []error {
 		case n.noteLoss(block.VRAM, err):
 			errs[i] = nil
 		case err == nil || errors.Is(err, tier.ErrExists):
-			n.counters.promoted.Add(1)
-			errs[i] = n.adopt(items[i].Descriptor, block.VRAM)
+			if errs[i] = n.adopt(items[i].Descriptor, block.VRAM); errs[i] == nil {
+				n.counters.promoted.Add(1) // now who asks where the block is finds it there
+			}
 		}
 	}
 	return errs
