@@ -48,7 +48,7 @@ func (s *session) sequenceOf(arg []byte) (*Sequence, error) {
 // onSequence runs f with the sequence that the first argument names.
 func (s *session) onSequence(w *resp.Writer, args [][]byte, f func(*Sequence) error) {
 	q, err := s.sequenceOf(args[1])
-	if err == nil && q.isDone() {
+	if err == nil && q.isClosed() {
 		err = q.gone()
 	}
 	if err == nil {

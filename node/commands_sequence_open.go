@@ -16,7 +16,7 @@ import (
 // seqOpen is CAIRN.SEQ.OPEN [AFTER token]… (KEYS key… | TOKENS namespace token… | PACKED
 // namespace bytes).
 func (s *session) seqOpen(ctx context.Context, w *resp.Writer, args [][]byte) {
-	maps.DeleteFunc(s.sequences, func(_ uint64, q *Sequence) bool { return q.isDone() })
+	maps.DeleteFunc(s.sequences, func(_ uint64, q *Sequence) bool { return q.isClosed() })
 	if most := s.n.cfg.SequencesPerConnection; len(s.sequences) >= most {
 		fail(w, fmt.Errorf("%w: this connection has %d open, max-connection-sequences is %d: close some, or use another connection", ErrSequenceLimit, len(s.sequences), most))
 		return

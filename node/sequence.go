@@ -79,6 +79,7 @@ func (n *Node) OpenSequence(spec SequenceSpec) (*Sequence, error) {
 	defer s.mu.Unlock()
 	s.idle = time.AfterFunc(n.cfg.SequenceIdle, s.expire)
 	if err := n.sequences.enter(s); err != nil {
+		s.closed = true // for the timer, if it has fired
 		s.idle.Stop()
 		return nil, err
 	}
@@ -95,9 +96,10 @@ func (s *Sequence) ID() uint64 { return s.id }
 // Done is closed when the sequence is closed and holds nothing any more.
 func (s *Sequence) Done() <-chan struct{} { return s.released }
 
-func (s *Sequence) isDone() bool {
+// isClosed tells whether Close has begun.
+func (s *Sequence) isClosed() bool {
 	select {
-	case <-s.released:
+	case <-s.ended:
 		return true
 	default:
 		return false
@@ -143,14 +145,15 @@ func (s *Sequence) gone() error {
 // expire closes a sequence that nobody has used for long.
 func (s *Sequence) expire() {
 	s.mu.Lock()
-	used := s.stop != nil
-	s.mu.Unlock()
-	if used {
-		return // whoever uses it sets the timer again
+	if s.stop != nil || s.closed { // whoever uses it sets the timer again
+		s.mu.Unlock()
+		return
 	}
+	s.endLocked()
+	s.mu.Unlock()
 	s.n.sequences.expired.Add(1)
 	s.n.log.Info("sequence closed: nobody used it", "sequence", s.id, "for", s.n.cfg.SequenceIdle)
-	s.Close()
+	s.release()
 }
 
 // Close ends the sequence: an onboard that is under way ends, and every block loses its
@@ -162,12 +165,22 @@ func (s *Sequence) Close() {
 		<-s.released
 		return
 	}
+	s.endLocked()
+	s.mu.Unlock()
+	s.release()
+}
+
+// endLocked begins the end: no method begins any more, and one that is under way ends. Once.
+func (s *Sequence) endLocked() {
 	s.closed = true
 	close(s.ended)
 	if s.stop != nil {
 		s.stop(s.gone())
 	}
-	s.mu.Unlock()
+}
+
+// release lets go of everything, after endLocked.
+func (s *Sequence) release() {
 	s.op <- struct{}{} // for ever
 	s.idle.Stop()
 	s.mu.Lock()

@@ -261,6 +261,31 @@ func TestForgottenSequencesOfAConnection(t *testing.T) {
 	}
 }
 
+// Nor do those that are being closed.
+func TestClosingSequencesOfAConnection(t *testing.T) {
+	n, addr := newMemCluster().join(t, "n1", testTiers{host: 4 << 20}.open(t), func(c *Config) { c.SequencesPerConnection = 1 })
+	conn := dialNode(t, addr)
+	ask(t, conn, "CAIRN.SEQ.OPEN", "KEYS")
+	s, ok := n.sequences.find(1)
+	if !ok {
+		t.Fatal("it is not open")
+	}
+	_, done, err := s.begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Close()
+	<-s.ended
+	if got := ask(t, conn, "CAIRN.SEQ.STAT", "1"); !strings.HasPrefix(got, "NOSEQUENCE no such open sequence") {
+		t.Errorf("what is being closed: %s", got)
+	}
+	if got := ask(t, conn, "CAIRN.SEQ.OPEN", "KEYS"); !strings.HasPrefix(got, "sequence 2") {
+		t.Errorf("beside it: %s", got)
+	}
+	done()
+	<-s.Done()
+}
+
 func nothingPinned(t *testing.T, n *Node) {
 	t.Helper()
 	if err := n.Flush(t.Context()); err != nil {
