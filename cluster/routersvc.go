@@ -161,7 +161,8 @@ func (s *RouterService) Stop() error {
 }
 
 // RouteJSON implements node.Router: a [RouteRequest] in, a [RouteAnswer] out. A request
-// that is at fault gives an error that matches [router.ErrRequest].
+// that is at fault gives an error that matches [router.ErrRequest], one for which there is no
+// node at present one that matches [node.ErrUnavailable] as well as [router.ErrNoNodes].
 func (s *RouterService) RouteJSON(ctx context.Context, request []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -175,11 +176,23 @@ func (s *RouterService) RouteJSON(ctx context.Context, request []byte) ([]byte, 
 		return nil, fmt.Errorf("%w: %w", router.ErrRequest, err)
 	}
 	a, err := s.route(q)
+	if errors.Is(err, router.ErrNoNodes) && !errors.Is(err, router.ErrRequest) {
+		return nil, notNow{err}
+	}
 	if err != nil {
 		return nil, err
 	}
 	return json.Marshal(a)
 }
+
+// notNow marks an error as one that another router may not have, nor this one later.
+type notNow struct{ error }
+
+// Unwrap is for errors.Is.
+func (e notNow) Unwrap() error { return e.error }
+
+// Is for errors.Is.
+func (e notNow) Is(target error) bool { return target == node.ErrUnavailable }
 
 func (s *RouterService) route(q RouteRequest) (RouteAnswer, error) {
 	a, err := s.decide(q)
