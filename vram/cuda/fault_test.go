@@ -287,7 +287,9 @@ func TestFaultAtEveryCall(t *testing.T) {
 	clean(t)
 	arena := mapped(t, 8*slotSize)
 	fake.Reset()
+	released := holdFirstEvent()
 	(&work{t: t, arena: arena, held: map[block.Key][]byte{}}).run()
+	<-released
 	var made []string
 	for _, name := range fake.CallNames() {
 		if fake.Calls(name) > 0 {
@@ -307,6 +309,19 @@ func TestFaultAtEveryCall(t *testing.T) {
 			}
 		}
 	}
+}
+
+// holdFirstEvent keeps the workload's first event from being over before the driver has been asked about it, so
+// that it is waited for by cuEventSynchronize, however fast the driver is. The channel is closed when that is done.
+func holdFirstEvent() (released chan struct{}) {
+	fake.Hold("cuEventRecord")
+	released = make(chan struct{})
+	go func() {
+		defer close(released)
+		asked(1)
+		fake.Release()
+	}()
+	return released
 }
 
 // checkGivenBack: nothing is left with the driver. A lost device takes nothing back, so there it is
@@ -340,11 +355,16 @@ func faults(t *testing.T, arena []byte, name string, sticky, queued bool) {
 		} else {
 			fake.Fail(name, at, code, sticky)
 		}
+		released := make(chan struct{})
 		if name == "cuEventSynchronize" { // which is called for events that are not over yet
+			released = holdFirstEvent()
 			fake.Delay("cuEventRecord", 100*time.Microsecond)
+		} else {
+			close(released)
 		}
 		w := &work{t: t, arena: arena, held: map[block.Key][]byte{}}
 		w.run()
+		<-released
 		over := fake.Pending() > 0
 		checkGivenBack(t, sticky && !over)
 		switch {

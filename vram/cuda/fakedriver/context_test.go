@@ -22,6 +22,7 @@ func TestContextPerThread(t *testing.T) {
 	a := u.alloc(64)
 	other := make(chan [3]int)
 	go func() {
+		defer close(other) // its last call is over: calls are counted
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		before := u.try("cuMemFree_v2", a)
@@ -29,7 +30,9 @@ func TestContextPerThread(t *testing.T) {
 		other <- [3]int{before, set, u.try("cuMemFree_v2", a)}
 		u.try("cuCtxSetCurrent", 0)
 	}()
-	if got := <-other; got != [3]int{invalidContext, 0, 0} {
+	got := <-other
+	<-other
+	if got != [3]int{invalidContext, 0, 0} {
 		t.Errorf("another thread without a context got %d, with it %d and %d", got[0], got[1], got[2])
 	}
 	u.ok("cuCtxSetCurrent", 0)

@@ -242,6 +242,7 @@ func TestLose(t *testing.T) {
 			u.ok("cuEventRecord", e, s)
 			waiting := make(chan int)
 			go func() {
+				defer close(waiting) // its last call is over: calls are counted
 				runtime.LockOSThread()
 				defer runtime.UnlockOSThread()
 				u.try("cuCtxSetCurrent", c)
@@ -256,6 +257,7 @@ func TestLose(t *testing.T) {
 			if r := <-waiting; r != result {
 				t.Errorf("cuEventSynchronize gave %d to who had called it before", r)
 			}
+			<-waiting
 			for name, args := range map[string][]uint64{
 				"cuEventQuery": {e}, "cuEventSynchronize": {e}, "cuStreamQuery": {s}, "cuStreamSynchronize": {s}, "cuEventRecord": {e, s},
 				"cuMemAlloc_v2": {addr(u.out), 64}, "cuMemFree_v2": {a}, "cuMemcpyDtoHAsync_v2": {addr(back), a, n, s}, "cuStreamDestroy_v2": {s},
