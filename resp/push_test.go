@@ -183,11 +183,23 @@ func TestPushAcrossHello(t *testing.T) {
 	exchange(t, nc, r, "SWITCH\n", "*1\r\n$3\r\nold\r\n+DONE\r\n>1\r\n$3\r\nnew\r\n", false)
 	exchange(t, nc, r, "SWITCH\n", ">1\r\n$3\r\nold\r\n+DONE\r\n*1\r\n$3\r\nnew\r\n", false)
 	ctx, cancel := context.WithCancel(t.Context())
+	ahead := make(chan struct{}, 1000) // what is not read yet: far less than MaxPushBytes
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for ctx.Err() == nil && p.Push("event") {
+		for {
+			select {
+			case ahead <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			if !p.Push("event") {
+				t.Error("not taken")
+				return
+			}
 		}
 	})
+	defer wg.Wait()
+	defer cancel()
 	go func() {
 		for i := range 100 {
 			fmt.Fprintf(nc, "HELLO %d\n", 3-i%2)
@@ -208,10 +220,10 @@ func TestPushAcrossHello(t *testing.T) {
 			done = true
 		case line != want || elems[0] != "event":
 			t.Fatalf("message %q %q, want %q", line, elems, want)
+		default:
+			<-ahead
 		}
 	}
-	cancel()
-	wg.Wait()
 }
 
 // What is pushed during a command comes after its reply, and what was pushed
@@ -278,9 +290,12 @@ func TestFastSubscriber(t *testing.T) {
 // The flusher's write ends by WriteTimeout, and the connection with it.
 func TestPushWriteTimeout(t *testing.T) {
 	m, pushers := subscribable()
-	s, addr := serve(t, "unix", ServerConfig{WriteTimeout: time.Millisecond, SocketBuffer: -1}, m)
+	s, addr := serve(t, "unix", ServerConfig{SocketBuffer: -1}, m)
 	nc, r := dialRaw(t, "unix", addr)
 	p := subscribe(t, nc, r, pushers, "*")
+	p.turn.Lock()
+	p.w.timeout = time.Millisecond // not before: a busy machine may need longer for the reply
+	p.turn.Unlock()
 	text := strings.Repeat("x", 150<<10)
 	for range 4 { // more than the socket takes, less than MaxPushBytes
 		p.Push(text)
@@ -323,11 +338,19 @@ func TestPusherEnds(t *testing.T) {
 // IdleTimeout is not for subscribers.
 func TestPusherIdleTimeout(t *testing.T) {
 	m, pushers := subscribable()
-	// Long enough for a busy machine to subscribe.
 	const idle = 300 * time.Millisecond
 	_, addr := serve(t, "tcp", ServerConfig{IdleTimeout: idle}, m)
-	nc, r := dialRaw(t, "tcp", addr)
-	p := subscribe(t, nc, r, pushers, "*")
+	var nc net.Conn
+	var r *bufio.Reader
+	for subscribed := false; !subscribed; { // a busy machine may need longer for that than idle
+		nc, r = dialRaw(t, "tcp", addr)
+		_, err := fmt.Fprint(nc, "SUB\n")
+		if err == nil {
+			_, _, err = readFrame(r)
+		}
+		subscribed = err == nil
+	}
+	p := <-pushers
 	time.Sleep(idle + 50*time.Millisecond) // what is measured: silence is allowed
 	p.Push("event")
 	exchange(t, nc, r, "", "*1\r\n$5\r\nevent\r\n", false)
