@@ -18,8 +18,9 @@ fail() {
 # The same flags as `make cuda`.
 scripts/cuda.sh go build -trimpath -tags cuda -ldflags '-s -w' -o "$work/cairn" ./cmd/cairn
 cairn=$work/cairn
-"$cairn" version | grep -q 'GPUs by CUDA' || fail "it has no GPU support: $("$cairn" version)"
-if "$cairn" version | grep -q 'emulated'; then fail "it says that GPU memory is emulated"; fi
+version=$("$cairn" version)
+[[ $version == *'GPUs by CUDA'* ]] || fail "it has no GPU support: $version"
+[[ $version != *emulated* ]] || fail "it says that GPU memory is emulated: $version"
 say "$(stat -c %s "$cairn") bytes"
 head -c 100000 /dev/urandom >"$work/block"
 
@@ -51,19 +52,21 @@ serves() {
 	[ $status -eq 0 ] || fail "the node ended with exit code $status"
 	rm -rf "${work:?}/$name"
 }
-# says N TEXT: the log has so many lines with the text.
+# says N TEXT: the log has so many lines with the text. What it warns of beside GPUs is not
+# looked at: on a machine that stands still for a second a node misses heartbeats of NATS.
 says() {
 	local n
 	n=$(grep -c "$2" "$work/log" || true)
 	[ "$n" -eq "$1" ] || fail "$n lines say '$2', want $1"
 }
 
-if ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; then
+libraries=$(ldconfig -p 2>/dev/null || true) # by itself: grep -q ends at the first, which ends ldconfig
+if grep -q 'libcuda\.so\.1' <<<"$libraries"; then
 	say "not run: a start without a driver, as this machine has one"
 else
 	serves without
 	says 1 'no GPU is used: GPU memory is emulated in host memory'
-	says 1 'level=WARN'
+	says 1 'level=WARN.*GPU'
 	say "without a driver: $(grep -o 'msg="no GPU is used[^"]*" .*' "$work/log")"
 fi
 
@@ -73,6 +76,6 @@ read -r -a compiler <<<"${CC:-$(go env CC)}"
 serves fake --gpu-driver "$work/libcuda.so.1"
 says 1 'msg="GPU memory".*device="fake driver, GPU 0".*bytes=16777216'
 says 1 'msg="host memory is page-locked"'
-says 0 'level=WARN'
+says 0 'level=WARN.*GPU'
 say "with the fake driver: $(grep -o 'msg="GPU memory" .*' "$work/log")"
 say "passed"

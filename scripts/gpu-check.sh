@@ -56,8 +56,9 @@ run() {
 
 # find_driver adds where some clusters and WSL mount the driver, if the loader does not know of one.
 find_driver() {
-	local dir
-	if PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; then return; fi
+	local dir libraries
+	libraries=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null || true)
+	if grep -q 'libcuda\.so\.1' <<<"$libraries"; then return; fi
 	for dir in /usr/lib/wsl/lib /usr/local/nvidia/lib64 /run/opengl-driver/lib; do
 		[ -e "$dir/libcuda.so.1" ] || continue
 		export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$dir PATH=$PATH:/usr/lib/wsl/lib:/usr/local/nvidia/bin
