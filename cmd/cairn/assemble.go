@@ -271,17 +271,21 @@ func (r *runningNode) follow(ctx context.Context, c nodeCmd, log *cluster.Cohere
 		}
 		return err
 	})
-	ready, cancel := context.WithTimeout(r.a.ctx, startWait)
-	defer cancel()
-	if err := r.node.Ready(ready); err != nil {
-		return fmt.Errorf("the coherence log did not let the node join within %v: %w", startWait, err)
-	}
-	r.defers(func() error {
+	r.defers(func() error { // while the log is still read, also by a node that has only begun to join
 		ctx, cancel := context.WithTimeout(context.Background(), c.CloseWait)
 		defer cancel()
 		return r.node.Leave(ctx)
 	})
-	return nil
+	ready, cancel := context.WithTimeout(r.a.ctx, startWait)
+	defer cancel()
+	err := r.node.Ready(ready)
+	switch {
+	case err == nil:
+		return nil
+	case r.a.ctx.Err() != nil:
+		return fmt.Errorf("stopped before the coherence log had let the node join: %w", err)
+	}
+	return fmt.Errorf("the coherence log did not let the node join within %v: %w", startWait, err)
 }
 
 // startWait bounds how long a start waits for the state of the cluster.
