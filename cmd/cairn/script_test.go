@@ -2,13 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"cairn/block"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -18,21 +23,23 @@ import (
 // other packages, on two slow processors.
 const scriptsWait = 8 * time.Minute
 
+// scriptLease is the lease of the nodes of all scripts: none ends while a busy machine is
+// slow, for scripts stop their nodes in good order.
+const scriptLease = "1m"
+
 // TestScript runs testdata/script. Scripts that name $NODE, $ROUTER or $NATS
-// share one system of two nodes and a router; each has names and keys of its own.
+// share one system of two nodes and a router; each has names and keys of its own. Those that
+// start nodes have a NATS of their own: another member would change where the others find
+// names and blocks.
 func TestScript(t *testing.T) {
 	t.Parallel()
 	shared := sync.OnceValue(func() [3]string {
-		s := startSystem(t, systemConfig{nodes: 2, flags: smallNode("--max-block", "64KiB", "--namespaces", "default,durable:write-through,scratch")})
+		s := startSystem(t, systemConfig{nodes: 2, flags: smallNode("--max-block", "64KiB", "--namespaces", "default,durable:write-through,scratch", "--lease", scriptLease)})
 		r := s.router()
 		r.ready(patience)
 		r.awaitMembers(2)
 		return [3]string{s.nodes[0].addr, r.addr, s.nats.addr}
 	})
-	alone := func() [2]string { // of the one script that drains its only node
-		s := startSystem(t, systemConfig{nodes: 1, flags: smallNode()})
-		return [2]string{"nats://" + s.nats.addr, s.nodes[0].addr}
-	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -44,20 +51,26 @@ func TestScript(t *testing.T) {
 			env.Setenv("ROUTERADDR", addrs[1])
 			env.Setenv("NATS", "nats://"+addrs[2])
 			env.Setenv("NATSADDR", addrs[2])
-			if strings.HasSuffix(env.WorkDir, "script-drain") {
-				addrs := alone()
-				env.Setenv("ALONE", addrs[0])
-				env.Setenv("ALONENODE", addrs[1])
+			name := filepath.Base(env.WorkDir)
+			switch name {
+			case "script-drain":
+				s := startSystem(t, systemConfig{nodes: 1, flags: smallNode("--lease", scriptLease)})
+				env.Setenv("ALONE", "nats://"+s.nats.addr)
+				env.Setenv("ALONENODE", s.nodes[0].addr)
+			case "script-start":
+				env.Setenv("OWNNATS", "nats://"+startSystem(t, systemConfig{}).nats.addr)
 			}
 			// With the race detector each command would sleep a second before it ends.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
-			env.Setenv("KEY", fmt.Sprintf("000001%026x", len(env.WorkDir)+int(time.Now().UnixNano()&0xffffff)))
+			env.Setenv("KEY", fmt.Sprintf("000001%026x", block.Checksum([]byte(name))))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"expect": scriptExpect,
 			"quick":  scriptQuick,
 			"health": scriptHealth,
+			"await":  scriptAwait,
+			"says":   scriptSays,
 			"bigfile": func(ts *testscript.TestScript, _ bool, args []string) {
 				n, err := strconv.Atoi(args[0])
 				ts.Check(err)
@@ -114,5 +127,50 @@ func scriptHealth(ts *testscript.TestScript, neg bool, args []string) {
 	defer cancel()
 	if _, err := awaitErr(ctx, patience, func() error { return healthy(ctx, args[0]) }); err != nil {
 		ts.Fatalf("%v", err)
+	}
+}
+
+// scriptAwait is "await PATTERN args…": cairn is run again and again until it succeeds and its
+// standard output matches. It may be unavailable until then, and nothing else.
+func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: await PATTERN arg…")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	_, err = awaitErr(context.Background(), patience, func() error {
+		err := ts.Exec("cairn", args[1:]...)
+		switch out := ts.ReadFile("stdout"); {
+		case err != nil && err.Error() != fmt.Sprintf("exit status %d", exitUnavailable):
+			ts.Fatalf("cairn %s: %v\n%s", strings.Join(args[1:], " "), err, ts.ReadFile("stderr"))
+		case err != nil:
+			return errors.New(ts.ReadFile("stderr"))
+		case !re.MatchString(out):
+			return fmt.Errorf("no %s in\n%s", re, out)
+		}
+		return nil
+	})
+	if err != nil {
+		ts.Fatalf("cairn %s: not within %v: %v", strings.Join(args[1:], " "), patience, err)
+	}
+}
+
+// scriptSays is "says FILE PATTERN": it waits until a process in the background has written
+// that to its file.
+func scriptSays(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: says FILE PATTERN")
+	}
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	_, err = awaitErr(context.Background(), patience, func() error {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && !re.Match(text) {
+			err = fmt.Errorf("no %s in %q", re, text)
+		}
+		return err
+	})
+	if err != nil {
+		ts.Fatalf("%s: not within %v: %v", args[0], patience, err)
 	}
 }
