@@ -298,7 +298,7 @@ func TestDroppedOnce(t *testing.T) {
 		{name: "bad end", in: strings.TrimSuffix(whole, "\r\n") + "xx", want: "-ERR Protocol error: expected CRLF after bulk string\r\n", closed: true},
 		{name: "refused", in: whole + "PING\n", want: "-ERR full\r\n+PONG\r\n", payload: refuse(errors.New("full"))},
 		{name: "refused and closed", in: whole, want: "-OOM full\r\n", closed: true, payload: refuse(errors.Join(ServerError("OOM full"), ErrClose))},
-		{name: "panic", in: whole, payload: func([][]byte, int, int) ([]byte, error) { panic("in Payload") }},
+		{name: "panic", in: halfSet, payload: func([][]byte, int, int) ([]byte, error) { panic("in Payload") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := newMemory()
