@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cairn/block"
@@ -21,6 +22,8 @@ const (
 type dropper struct {
 	c    *coherence
 	wake chan struct{} // holds a token when there is something new
+
+	removals atomic.Uint64 // how often objects were taken out
 
 	// removing is held while objects are taken out. It is locked before mu.
 	removing sync.Mutex
@@ -111,8 +114,9 @@ func (d *dropper) take(keys, labels []block.Key) (_, _ []block.Key, next time.Du
 }
 
 // hurry takes out at once what may go, retired objects too, because room is needed. It
-// reports whether there was anything.
-func (d *dropper) hurry() bool {
+// returns removals: who read them before he found that there is no room knows by that whether
+// some has been made since, be it by somebody else.
+func (d *dropper) hurry() uint64 {
 	d.removing.Lock()
 	defer d.removing.Unlock()
 	d.mu.Lock()
@@ -124,12 +128,15 @@ func (d *dropper) hurry() bool {
 	d.retired = d.retired[:0]
 	d.mu.Unlock()
 	d.remove(keys, nil)
-	return len(keys) > 0
+	return d.removals.Load()
 }
 
 // remove takes objects, and labels of the home tier, out of the tiers.
 func (d *dropper) remove(keys, labels []block.Key) {
 	n := d.c.n
+	if len(keys) > 0 {
+		defer d.removals.Add(1)
+	}
 	if gone := n.Remove(keys...); gone > 0 {
 		n.counters.invalidated.Add(int64(gone))
 		n.room.notify()

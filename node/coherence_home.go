@@ -112,8 +112,9 @@ func (h *homed) bring(ctx context.Context, author stageAuthor, items []stagedWri
 				arrived[i], errs[i] = n.copyNamedHome(ctx, w.Value.Object)
 			}
 		}
+		before := h.c.dropper.removals.Load()
 		place()
-		if errors.Is(errs[i], tier.ErrNoSpace) && h.c.dropper.hurry() {
+		if errors.Is(errs[i], tier.ErrNoSpace) && h.c.dropper.hurry() > before {
 			place()
 		}
 		if errs[i] == nil {
