@@ -16,12 +16,33 @@ import (
 	"cairn/coherency/protocol"
 )
 
-// quick is a configuration of nodes that notice a death soon.
+// quick is a configuration of nodes that soon do what a death asks for. That a node is dead
+// the test says, by bury: a lease that is short enough to wait for its end may also end
+// while the machine is busy, and with it what the node owns.
 func quick(c *Config) {
-	c.Lease, c.RevokeAfter, c.RehomeAfter = 500*time.Millisecond, 100*time.Millisecond, 500*time.Millisecond
+	c.Lease, c.Renew = time.Hour, 100*time.Millisecond
+	c.RevokeAfter, c.RehomeAfter = 100*time.Millisecond, 500*time.Millisecond
 	c.FlushAfter = time.Hour // not before somebody asks
 	c.IdleAfter = time.Hour
-	c.FetchTimeout = time.Second
+	patient(c)
+}
+
+// bury ends the membership of a node, as members do that have not heard of it for a lease, and
+// returns when the survivors know.
+func (c *memCluster) bury(t testing.TB, id string, survivors ...*Node) {
+	t.Helper()
+	incarnation, _ := survivors[0].coherence.joined(id)
+	c.log.publish("undertaker", &ledger.Message{
+		Node: "undertaker", Incarnation: uint64(time.Now().UnixNano()), Number: 1,
+		Records: []ledger.Record{
+			{Kind: ledger.Join},
+			{Kind: ledger.Expire, Member: id, Incarnation: incarnation, Sequence: 1 << 40},
+			{Kind: ledger.Leave},
+		},
+	})
+	for _, n := range survivors {
+		await(t, n, func() bool { _, live := n.coherence.joined(id); return !live })
+	}
 }
 
 func withSpace(s Namespace, change func(*Config)) func(*Config) {
@@ -73,6 +94,7 @@ func TestOwnersDeathIsADeclaredLoss(t *testing.T) {
 	}
 	survivors := nodes[1:]
 	c.crash("n0")
+	c.bury(t, "n0", survivors...)
 	for _, n := range survivors {
 		value, s := readAt(t, n, "k", ReadOptions{Level: ReadStrict})
 		if value != "flushed" && value != "lost" {
@@ -99,6 +121,7 @@ func TestReplicatedWriteSurvivesItsOwner(t *testing.T) {
 		t.Errorf("flushed already: %+v", s)
 	}
 	c.crash("n0")
+	c.bury(t, "n0", nodes[1:]...)
 	for _, n := range nodes[1:] {
 		wantName(t, n, "k", "v19")
 		if s := n.Coherence(); s.LossesSeen != 0 {
@@ -117,14 +140,34 @@ func TestReplicatedWriteSurvivesItsOwner(t *testing.T) {
 // unflushed write does not come back when another took the name meanwhile.
 func TestCutOffOwner(t *testing.T) {
 	c := newMemCluster()
-	nodes := joinAll(t, c, 2, onDisk, quick)
-	mustSet(t, nodes[0], "k", "old")
-	if _, err := nodes[0].Barrier(t.Context()); err != nil {
+	nodes := joinAll(t, c, 2, onDisk, func(c *Config) {
+		quick(c)
+		c.RevokeAfter = time.Hour // an owner that was away for a moment gets its time
+		if c.ID == "n0" {
+			c.Lease = 500 * time.Millisecond
+		}
+	})
+	for incarnation := uint64(0); ; c.log.connect("n0") {
+		await(t, nodes[0], func() bool {
+			s := nodes[0].Coherence()
+			incarnation = s.Incarnation
+			return s.Serving
+		})
+		mustSet(t, nodes[0], "k", "old")
+		if _, err := nodes[0].Barrier(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		mustSet(t, nodes[0], "k", "unflushed")
+		c.log.disconnect("n0")
+		if s := nodes[0].Coherence(); s.Incarnation == incarnation && s.Dirty == 1 {
+			break // else the lease has ended before, and a flush may be in the log
+		}
+	}
+	await(t, nodes[0], func() bool { return !nodes[0].Coherence().Serving })
+	in, err := nodes[0].Reserve(t.Context(), 4)
+	if err != nil {
 		t.Fatal(err)
 	}
-	mustSet(t, nodes[0], "k", "unflushed")
-	c.log.disconnect("n0")
-	await(t, nodes[0], func() bool { return !nodes[0].Coherence().Serving })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if loan, _, err := nodes[0].ReadName(ctx, space, []byte("k"), ReadOptions{Level: ReadStrict}); !errors.Is(err, ErrUnavailable) {
@@ -132,10 +175,11 @@ func TestCutOffOwner(t *testing.T) {
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := setName(ctx, nodes[0], "k", "more", NameOptions{}); !errors.Is(err, protocol.ErrUnknown) {
+	if _, err := nodes[0].SetName(ctx, space, []byte("k"), in, NameOptions{}); !errors.Is(err, protocol.ErrUnknown) {
 		t.Errorf("write at a node without a lease: %v", err)
 	}
-	mustSet(t, nodes[1], "k", "new")
+	c.bury(t, "n0", nodes[1])
+	setThrough(t, nodes[1], "k", "new")
 	c.log.connect("n0")
 	wantName(t, nodes[0], "k", "new")
 	await(t, nodes[0], func() bool { return nodes[0].Coherence().LossesSeen == 1 && nodes[0].Coherence().Serving })
@@ -145,10 +189,11 @@ func TestCutOffOwner(t *testing.T) {
 
 func TestBytesThatCannotBeReached(t *testing.T) {
 	c := newMemCluster()
-	nodes := joinAll(t, c, 2, onDisk, func(c *Config) { quick(c); c.FlushAfter, c.NameWait = 20*time.Millisecond, 2*time.Second })
+	nodes := joinAll(t, c, 2, onDisk, func(c *Config) { quick(c); c.FlushAfter = 20 * time.Millisecond })
 	name := nameAt(t, nodes[0], coherency.WriteThrough)
 	await(t, nodes[1], func() bool { return nodes[1].coherence.applied.Load() >= nodes[0].coherence.applied.Load() })
 	c.crash("n0")
+	c.bury(t, "n0", nodes[1])
 	for _, level := range []ReadLevel{ReadSession, ReadStrict, ReadLocal} {
 		if _, _, err := nodes[1].ReadName(t.Context(), space, []byte(name), ReadOptions{Level: level}); !errors.Is(err, ErrBytesUnreachable) {
 			t.Errorf("%s: %v", level, err)
@@ -175,9 +220,11 @@ func TestHomeWithoutASlot(t *testing.T) {
 			}
 		}
 		value := string(content(1, size))
-		if _, err := setName(t.Context(), nodes[0], name, value, NameOptions{Policy: coherency.WriteThrough}); err != nil {
+		change, err := setName(t.Context(), nodes[0], name, value, NameOptions{Policy: coherency.WriteThrough})
+		if err != nil {
 			t.Errorf("%d bytes: %v", size, err)
 		}
+		await(t, nodes[1], func() bool { return nodes[1].coherence.applied.Load() >= change.Sequence })
 		if s, _ := nodes[1].ExplainName(space, []byte(name)); !slices.Equal(s.Here, []block.Tier{block.Disk}) {
 			t.Errorf("%d bytes are in %v, want the disk alone", size, s.Here)
 		}
@@ -241,10 +288,7 @@ func TestHomeThatHasJustJoined(t *testing.T) {
 
 func TestTwoHomes(t *testing.T) {
 	c := newMemCluster()
-	nodes := joinAll(t, c, 3, onDisk, withSpace(Namespace{Homes: 2, Policy: coherency.WriteThrough}, func(c *Config) {
-		quick(c)
-		c.NameWait = 20 * time.Second
-	}))
+	nodes := joinAll(t, c, 3, onDisk, withSpace(Namespace{Homes: 2, Policy: coherency.WriteThrough}, quick))
 	const names = 20
 	for i := range names {
 		change, err := setName(t.Context(), nodes[i%3], fmt.Sprint("k", i), fmt.Sprint("v", i), NameOptions{Policy: coherency.WriteThrough})
@@ -263,6 +307,7 @@ func TestTwoHomes(t *testing.T) {
 		}
 	}
 	c.crash("n0")
+	c.bury(t, "n0", nodes[1:]...)
 	for _, n := range nodes[1:] {
 		for i := range names {
 			wantName(t, n, fmt.Sprint("k", i), fmt.Sprint("v", i))
@@ -295,7 +340,10 @@ func TestTwoHomes(t *testing.T) {
 // one.
 func TestSecondHomeComesLater(t *testing.T) {
 	c := newMemCluster()
-	change := withSpace(Namespace{Homes: 2, Policy: coherency.WriteThrough}, quick)
+	change := withSpace(Namespace{Homes: 2, Policy: coherency.WriteThrough}, func(c *Config) {
+		quick(c)
+		c.Lease = 500 * time.Millisecond // twice that is waited for what was staged before the second one came
+	})
 	first, _ := c.join(t, "n0", onDisk.open(t), change)
 	set, err := setName(t.Context(), first, "k", "v", NameOptions{Policy: coherency.WriteThrough})
 	if err != nil || set.After.Value.Homes.Count() != 1 {
@@ -442,26 +490,30 @@ func TestRegressedLog(t *testing.T) {
 // once the owner has given it back.
 func TestOvertakenWriteTriesAgain(t *testing.T) {
 	c := newMemCluster()
-	nodes := joinAll(t, c, 2, onDisk, nil)
-	if _, err := setName(t.Context(), nodes[0], "k", "first", NameOptions{Policy: coherency.WriteThrough}); err != nil {
-		t.Fatal(err)
-	}
+	nodes := joinAll(t, c, 2, onDisk, func(c *Config) {
+		quick(c)
+		c.Renew = 10 * time.Minute // the messages of who reads nothing stay on their way, and there may be few
+	})
+	setThrough(t, nodes[0], "k", "first")
 	getName(t, nodes[1], "k")
 	reader := c.nodes["n1"].reader
 	reader.hold() // n1 does not see that n0 becomes the owner
 	mustSet(t, nodes[0], "k", "owner's")
-	length := func() int {
+	proposed := func() bool {
 		c.log.mu.Lock()
 		defer c.log.mu.Unlock()
-		return len(c.log.messages)
+		return slices.ContainsFunc(c.log.messages, func(data []byte) bool {
+			var m ledger.Message
+			err := ledger.Decode(data, &m)
+			return err == nil && m.Node == "n1" && slices.ContainsFunc(m.Records, func(r ledger.Record) bool { return r.Kind == ledger.Commit })
+		})
 	}
-	before := nodes[1].coherence.counters.messages.Load()
 	done := make(chan error)
 	go func() {
 		_, err := setName(t.Context(), nodes[1], "k", "other's", NameOptions{Policy: coherency.WriteThrough})
 		done <- err
 	}()
-	await(t, nodes[0], func() bool { return nodes[1].coherence.counters.messages.Load() > before && length() > 0 })
+	await(t, nodes[0], proposed)
 	reader.release()
 	if err := <-done; err != nil {
 		t.Fatal(err)

@@ -69,13 +69,22 @@ func wantName(t testing.TB, n *Node, name, value string) {
 // namedObjects counts the objects of names that a node holds.
 func namedObjects(n *Node) int { return int(n.dir.blocks.Load() - n.dir.sealed.Load()) }
 
+// patient is a configuration of nodes where who waits for the log, or for a home, does not
+// give up because the disk or the machine is slow.
+func patient(c *Config) { c.NameWait = time.Minute }
+
 // joinAll starts nodes n0, n1… with the same configuration, of which the change may be
 // nil.
 func joinAll(t testing.TB, c *memCluster, count int, tt testTiers, change func(*Config)) []*Node {
 	t.Helper()
 	var nodes []*Node
 	for i := range count {
-		n, _ := c.join(t, fmt.Sprintf("n%d", i), tt.open(t), change)
+		n, _ := c.join(t, fmt.Sprintf("n%d", i), tt.open(t), func(c *Config) {
+			patient(c)
+			if change != nil {
+				change(c)
+			}
+		})
 		nodes = append(nodes, n)
 	}
 	await(t, nodes[0], func() bool { return nodes[0].Coherence().Members == count })
