@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ func TestRepliesEqualRedis(t *testing.T) {
 	for _, protocol := range []string{"2", "3"} {
 		t.Run("RESP"+protocol, func(t *testing.T) {
 			ours, theirs := dialRaw(t, addr), dialRaw(t, reference)
+			began := time.Now()
 			for _, c := range []*rawConn{ours, theirs} {
 				c.send("FLUSHALL") // the node has none: its answer is not compared
 				c.reply(t)
@@ -44,6 +46,9 @@ func TestRepliesEqualRedis(t *testing.T) {
 				if unordered(args[0]) {
 					slices.Sort(got)
 					slices.Sort(want)
+				}
+				if args[0] == "TTL" && nearly(got, want, time.Since(began)) {
+					continue
 				}
 				if d := cmp.Diff(want, got); d != "" {
 					t.Errorf("%s: reply differs from Redis's (-redis +node):\n%s", strings.TrimSpace(line), d)
@@ -261,21 +266,28 @@ func expandArg(a string) string {
 	return s
 }
 
-// startRedis runs a redis-server without persistence and returns its address.
+// nearly tells whether two answers to TTL may be those of equal servers, of which one was
+// slower than the other. It says no of a time in which a TTL stays as it is.
+func nearly(got, want []string, since time.Duration) bool {
+	var a, b int
+	_, errA := fmt.Sscanf(got[0], ":%d", &a)
+	_, errB := fmt.Sscanf(want[0], ":%d", &b)
+	apart := max(a-b, b-a)
+	return errA == nil && errB == nil && a > 0 && b > 0 && since >= time.Second/2 && apart <= 1+int(since.Seconds())
+}
+
+// startRedis runs a redis-server without persistence and returns its address: a socket in
+// the file system, because a port may be taken before the server has it.
 func startRedis(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Skip("no redis-server to compare with: ", err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().(*net.TCPAddr)
-	l.Close()
-	cmd := exec.Command(path, "--port", strconv.Itoa(addr.Port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
-	cmd.Dir = t.TempDir()
+	dir := t.TempDir()
+	addr := filepath.Join(dir, "redis")
+	cmd := exec.Command(path, "--port", "0", "--unixsocket", addr, "--save", "", "--appendonly", "no")
+	cmd.Dir = dir
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -289,9 +301,9 @@ func startRedis(t *testing.T) string {
 	})
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
-		if strings.Contains(lines.Text(), "Ready to accept connections") {
+		if strings.Contains(lines.Text(), "eady to accept connections") {
 			go io.Copy(io.Discard, out)
-			return addr.String()
+			return addr
 		}
 	}
 	t.Fatal("redis-server ended before it was ready")
@@ -306,7 +318,11 @@ type rawConn struct {
 
 func dialRaw(t *testing.T, addr string) *rawConn {
 	t.Helper()
-	c, err := net.Dial("tcp", addr)
+	network := "tcp"
+	if filepath.IsAbs(addr) {
+		network = "unix"
+	}
+	c, err := net.Dial(network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
