@@ -170,21 +170,11 @@ const reachPause = 10 * time.Millisecond
 // cluster says where it is: that is waited for until ctx ends.
 func (s *stager) reach(ctx context.Context, home string) (Holder, error) {
 	for {
-		h, ok := s.c.n.peers.Peer(home)
-		incarnation, live := s.c.joined(home)
-		s.mu.Lock()
-		if ok {
-			if s.reached == nil {
-				s.reached = map[string]uint64{}
-			}
-			s.reached[home] = incarnation
-		}
-		gone := s.reached[home] == incarnation
-		s.mu.Unlock()
+		h, ok, coming := s.look(home)
 		switch {
 		case ok:
 			return h, nil
-		case !live, gone:
+		case !coming:
 			return h, fmt.Errorf("%w: %s is not a member", ErrPeer, home)
 		}
 		select {
@@ -193,6 +183,22 @@ func (s *stager) reach(ctx context.Context, home string) (Holder, error) {
 			return h, fmt.Errorf("%w: where %s is cannot be found: %w", ErrPeer, home, ctx.Err())
 		}
 	}
+}
+
+// look is where a home is reached, if ok. coming: the log says that it is a member, and the
+// cluster has not said yet where.
+func (s *stager) look(home string) (h Holder, ok, coming bool) {
+	h, ok = s.c.n.peers.Peer(home)
+	incarnation, live := s.c.joined(home)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ok {
+		if s.reached == nil {
+			s.reached = map[string]uint64{}
+		}
+		s.reached[home] = incarnation
+	}
+	return h, ok, live && s.reached[home] != incarnation
 }
 
 // joined is the incarnation with which a node joined last; ok: it is a live member of the log.

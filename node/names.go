@@ -157,7 +157,7 @@ func (n *Node) readFar(ctx context.Context, key block.Key, space protocol.Space,
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.NameWait)
 	defer cancel()
 	var last ledger.Version
-	for range rereads {
+	for tries := 0; tries < rereads; tries++ {
 		news := n.coherence.news.wait()
 		s, loan, err := n.resolve(ctx, key, space, o, true)
 		switch {
@@ -174,9 +174,13 @@ func (n *Node) readFar(ctx context.Context, key block.Key, space protocol.Space,
 			n.counters.hit(loan)
 			return loan, s, nil
 		}
+		coming := n.coherence.coming(s.Value.Homes)
 		loans, errs := n.readNamed(ctx, []ledger.Value{s.Value})
 		if loans[0] != nil {
 			return loans[0], s, nil
+		}
+		if coming {
+			tries-- // there may be nothing wrong with this version
 		}
 		if s.Version == last {
 			// Nobody has them, and there is no newer version: unless one is on its way.
@@ -396,6 +400,18 @@ func (n *Node) readNamed(ctx context.Context, values []ledger.Value) ([]*Loan, [
 		}
 	}
 	return loans, errs
+}
+
+// coming tells whether a home of an object has joined and it is not known yet where it is.
+func (c *coherence) coming(homes ledger.Homes) bool {
+	for _, number := range homes {
+		if m, ok := c.member(number); ok && m.ID != c.cfg.Node {
+			if _, _, coming := c.stager.look(m.ID); coming {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // holders are the homes of an object that can be reached, less this node.
