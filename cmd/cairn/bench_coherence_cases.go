@@ -125,10 +125,11 @@ func (n *benchNode) read(ctx context.Context, name []byte, level node.ReadLevel)
 	return err
 }
 
-// timed runs op again and again until the time is up, and returns its latencies in ns.
+// timed runs op again and again until the time is up, at least once, and returns its
+// latencies in ns.
 func timed(ctx context.Context, d time.Duration, op func(i int) error) (*hdr.Histogram, error) {
 	h := hdr.New(1, time.Minute.Nanoseconds(), 3)
-	for i, began := 0, time.Now(); time.Since(began) < d; i++ {
+	for i, began := 0, time.Now(); i == 0 || time.Since(began) < d; i++ {
 		start := time.Now()
 		if err := op(i); err != nil {
 			return nil, err
@@ -153,7 +154,7 @@ type rate struct {
 func (r rate) perSecond() float64 { return float64(r.ops) / r.elapsed.Seconds() }
 func (r rate) cpuMicros() float64 { return float64(r.cpu.Nanoseconds()) / 1e3 / float64(max(r.ops, 1)) }
 
-// together runs op in many workers until the time is up.
+// together runs op in many workers until the time is up, at least once in each.
 func together(ctx context.Context, d time.Duration, workers int, op func(worker, i int) error) (rate, error) {
 	var ops atomic.Int64
 	errs := make([]error, workers)
@@ -161,7 +162,7 @@ func together(ctx context.Context, d time.Duration, workers int, op func(worker,
 	began, cpu := time.Now(), processCPU()
 	for w := range workers {
 		wg.Go(func() {
-			for i := 0; time.Since(began) < d && ctx.Err() == nil; i++ {
+			for i := 0; (i == 0 || time.Since(began) < d) && ctx.Err() == nil; i++ {
 				if errs[w] = op(w, i); errs[w] != nil {
 					return
 				}
@@ -389,7 +390,7 @@ func measureReads(ctx context.Context, r *benchRound) error {
 	} {
 		count := 0
 		began := time.Now()
-		for ; time.Since(began) < r.c.Duration/2; count += benchSealed {
+		for ; count == 0 || time.Since(began) < r.c.Duration/2; count += benchSealed {
 			for i := range benchSealed {
 				if err := k.one(i); err != nil {
 					return fmt.Errorf("%s: %w", k.id, err)

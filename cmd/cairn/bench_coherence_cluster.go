@@ -100,16 +100,17 @@ func (c *benchCluster) acquaint(ctx context.Context) error {
 }
 
 func (c *benchCluster) startServers(dir string, count int) error {
-	ports, err := freePorts(2 * count)
+	ports, err := freePorts(count)
 	if err != nil {
 		return err
 	}
 	var routes []string
-	for _, p := range ports[:count] {
+	for _, p := range ports {
 		routes = append(routes, "nats://127.0.0.1:"+strconv.Itoa(p))
 	}
 	for i := range count {
-		cfg := cluster.ServerConfig{Name: "s" + strconv.Itoa(i), StoreDir: filepath.Join(dir, "s"+strconv.Itoa(i)), Port: ports[count+i]}
+		const free = -1 // NATS's word for a free port
+		cfg := cluster.ServerConfig{Name: "s" + strconv.Itoa(i), StoreDir: filepath.Join(dir, "s"+strconv.Itoa(i)), Port: free}
 		if count > 1 {
 			cfg.ClusterPort, cfg.Routes = ports[i], routes
 		}

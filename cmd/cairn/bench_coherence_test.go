@@ -48,6 +48,19 @@ func TestBenchNames(t *testing.T) {
 	}
 }
 
+// TestMeasuresSomething: a measurement whose time is up before it begins still has an operation.
+func TestMeasuresSomething(t *testing.T) {
+	h, err := timed(t.Context(), 0, func(int) error { return nil })
+	if err != nil || h.TotalCount() != 1 {
+		t.Errorf("%d operations, %v", h.TotalCount(), err)
+	}
+	const workers = 3
+	r, err := together(t.Context(), 0, workers, func(int, int) error { return nil })
+	if err != nil || r.ops != workers {
+		t.Errorf("%d operations, %v", r.ops, err)
+	}
+}
+
 // TestBenchCoherenceCases: --only names cases that there are, each once.
 func TestBenchCoherenceCases(t *testing.T) {
 	all := benchCases(&benchCoherenceCmd{})[1:]

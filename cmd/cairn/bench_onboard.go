@@ -105,7 +105,25 @@ func (b *onboardBench) start(a *app, dir string) error {
 		return err
 	}
 	b.closers = append(b.closers, b.client.Close)
-	return b.put(a.ctx)
+	if err := b.put(a.ctx); err != nil {
+		return err
+	}
+	return b.announced(a.ctx)
+}
+
+// announced waits until the second node has heard of all blocks.
+func (b *onboardBench) announced(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	for {
+		found := b.to.node.Match(b.keys).Prefix
+		if found == len(b.keys) {
+			return nil
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("%d of %d blocks were found: %w", found, len(b.keys), err)
+		}
+	}
 }
 
 // class is the slots' size: that of the blocks.

@@ -222,6 +222,11 @@ func (b *placementBench) live() error {
 	}
 	_ = bar.Exit()
 	fmt.Fprintln(b.a.err)
+	l.end()
+	b.rest()
+	if err := l.settle(); err != nil {
+		return err
+	}
 	l.report()
 	return nil
 }
@@ -248,6 +253,9 @@ type placementLook struct {
 	last     viewAnswer
 	all      *hdr.Histogram
 	lost     int
+
+	took    rate    // the whole time
+	changes float64 // that were announced in it
 }
 
 func (b *placementBench) startLook() (*placementLook, error) {
@@ -295,13 +303,29 @@ func (l *placementLook) look() error {
 	return nil
 }
 
+// end ends the time that is measured.
+func (l *placementLook) end() {
+	l.took = l.watch.read(1)
+	_, position := l.b.tokens()
+	l.changes = float64(position - l.position)
+}
+
+// settle takes in the samples that are still under way: they are the slowest.
+func (l *placementLook) settle() error {
+	r, err := l.b.router.ask(viewQuestion{Report: true, Settle: true})
+	if err != nil {
+		return err
+	}
+	l.all.Merge(hdr.Import(r.Samples))
+	l.lost += r.Lost
+	l.last = r
+	return nil
+}
+
 // report adds the figures of the whole time.
 func (l *placementLook) report() {
 	f := l.b.f
-	r := l.watch.read(1)
-	_, position := l.b.tokens()
-	changes := float64(position - l.position)
-	f.add("changes announced", "/s", "", changes/r.elapsed.Seconds())
+	f.add("changes announced", "/s", "", l.changes/l.took.elapsed.Seconds())
 	for _, q := range []struct {
 		name, target string
 		quantile     float64
@@ -319,10 +343,10 @@ func (l *placementLook) report() {
 	f.add("events that could not be read", "", "0", float64(is.Bad-was.Bad))
 	f.add("snapshots written", "", "", float64(sent.Snapshots-l.sent.Snapshots))
 	f.add("snapshots that could not be written", "", "0", float64(sent.SnapErrors-l.sent.SnapErrors))
-	f.add("changes in an event", "", "", float64(sent.Changes-l.sent.Changes)/float64(sent.Events-l.sent.Events))
+	f.add("changes in an event", "", "", float64(sent.Changes-l.sent.Changes)/float64(max(sent.Events-l.sent.Events, 1)))
 	router := l.last.CPU - l.first.CPU
-	f.add("processor time of a change: router", "µs", "", router.Seconds()*1e6/changes)
-	f.add("processor time of a change: nodes and NATS", "µs", "", r.cpu.Seconds()*1e6/changes)
+	f.add("processor time of a change: router", "µs", "", router.Seconds()*1e6/l.changes)
+	f.add("processor time of a change: nodes and NATS", "µs", "", l.took.cpu.Seconds()*1e6/l.changes)
 	f.add("index: blocks", "", "", float64(is.Index.Blocks))
 	f.add("index: bytes of the table", "MB", "", float64(is.Index.Bytes)/1e6)
 	if b := l.b.c.MaxIndexBytes; b > 0 {

@@ -1,11 +1,18 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 
+	"cairn/cluster"
+	"cairn/internal/natstest"
 	"cairn/router"
+	"cairn/wire"
+
+	hdr "github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // placementFor runs the command and returns its figures.
@@ -55,6 +62,37 @@ func TestBenchPlacement(t *testing.T) {
 		if n, ok := got[nothing]; n != 0 || !ok {
 			t.Errorf("%s: %v, %v", nothing, n, ok)
 		}
+	}
+}
+
+// TestPlacementSettles: the last report of a measurement has the samples that were under way.
+func TestPlacementSettles(t *testing.T) {
+	view, err := cluster.OpenView(t.Context(), natstest.Run(t), cluster.ViewConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close()
+	var in, out bytes.Buffer
+	enc := json.NewEncoder(&in)
+	const samples = 3
+	for i := range uint64(samples) { // of a node that the view waits a second for
+		if err := enc.Encode(viewQuestion{Sample: &wire.Token{Node: "nobody", Incarnation: 1, Position: i}, At: time.Now().UnixNano()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := enc.Encode(viewQuestion{Report: true, Settle: true}); err != nil {
+		t.Fatal(err)
+	}
+	w := &viewWatch{view: view, hist: newHistogram()}
+	if err := w.serve(t.Context(), &in, &out); err != nil {
+		t.Fatal(err)
+	}
+	var r viewAnswer
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if n := hdr.Import(r.Samples).TotalCount(); n != samples || r.Lost != 0 {
+		t.Errorf("%d samples, %d lost", n, r.Lost)
 	}
 }
 

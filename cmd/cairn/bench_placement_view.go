@@ -50,8 +50,10 @@ type viewQuestion struct {
 	Seed  uint64          `json:"seed,omitempty"`
 	// Gone is answered when no answer names this node.
 	Gone *wire.Token `json:"gone,omitempty"`
-	// Report asks for figures; the samples begin anew.
+	// Report asks for figures; the samples begin anew. With Settle the samples under way
+	// are waited for.
 	Report bool `json:"report,omitempty"`
+	Settle bool `json:"settle,omitempty"`
 }
 
 // viewAnswer is the answer.
@@ -106,6 +108,7 @@ func (c *benchPlacementViewCmd) Run(a *app) error {
 // viewWatch answers questions about a view.
 type viewWatch struct {
 	view *cluster.View
+	busy sync.WaitGroup // samples under way
 
 	// mu guards the samples since the last report.
 	mu   sync.Mutex
@@ -123,7 +126,7 @@ func (w *viewWatch) serve(ctx context.Context, in io.Reader, out io.Writer) erro
 			return err
 		}
 		if q.Sample != nil {
-			go w.sample(ctx, *q.Sample, q.At)
+			w.busy.Go(func() { w.sample(ctx, *q.Sample, q.At) })
 			continue
 		}
 		answer, err := w.answer(ctx, q)
@@ -172,6 +175,9 @@ func (w *viewWatch) answer(ctx context.Context, q viewQuestion) (viewAnswer, err
 		err := w.view.Await(ctx, wire.Token{Node: q.Gone.Node, Incarnation: q.Gone.Incarnation, Position: 1 << 52})
 		return viewAnswer{}, err
 	case q.Report:
+		if q.Settle {
+			w.busy.Wait()
+		}
 		return w.report()
 	}
 	return viewAnswer{}, errors.New("no question")
