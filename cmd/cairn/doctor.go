@@ -183,7 +183,7 @@ func speaksNATS(addr string) bool {
 }
 
 // greetWait is how long a server on this machine may take to say what it is.
-const greetWait = time.Second
+const greetWait = 10 * time.Second
 
 // unixResults tells whether there is a directory for the socket of --unix. That of its default
 // is made by the node.

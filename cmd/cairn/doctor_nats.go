@@ -31,8 +31,6 @@ type natsFacts struct {
 
 // askNATS asks the server that answers. What it does not say stays zero.
 func askNATS(ctx context.Context, conn *cluster.Conn, limit time.Duration) natsFacts {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	f := natsFacts{
 		url: conn.NC.ConnectedUrlRedacted(), version: conn.NC.ConnectedServerVersion(), cluster: conn.NC.ConnectedClusterName(),
 		servers: len(conn.NC.Servers()), replicas: conn.Replicas, maxStore: -1,
@@ -41,6 +39,8 @@ func askNATS(ctx context.Context, conn *cluster.Conn, limit time.Duration) natsF
 	if f.err != nil {
 		return f
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	if info, err := conn.JS.AccountInfo(ctx); err == nil {
 		f.store, f.maxStore, f.streams = int64(info.Store), info.Limits.MaxStore, info.Streams
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"cairn/cluster"
 )
@@ -16,7 +17,11 @@ func healthy(ctx context.Context, addr string) error {
 	case strings.HasPrefix(addr, "http://"), strings.HasPrefix(addr, "https://"):
 		return healthyHTTP(ctx, strings.TrimSuffix(addr, "/")+"/healthz")
 	case strings.HasPrefix(addr, "nats://"), strings.HasPrefix(addr, "tls://"):
-		conn, err := cluster.Connect(ctx, cluster.ConnConfig{URLs: []string{addr}, Name: "health check"})
+		cfg := cluster.ConnConfig{URLs: []string{addr}, Name: "health check"}
+		if end, ok := ctx.Deadline(); ok {
+			cfg.ConnectTimeout = max(time.Until(end), time.Millisecond)
+		}
+		conn, err := cluster.Connect(ctx, cfg)
 		if err != nil {
 			return err
 		}
