@@ -66,6 +66,9 @@ func (c *drainCmd) Run(a *app) error {
 		return err
 	}
 	s, err := cluster.Drain(a.ctx, conn, c.Node, cluster.DrainRequest{Undo: c.Undo, Evict: c.Evict})
+	if err != nil && a.ctx.Err() != nil {
+		return c.unanswered(a, conn)
+	}
 	if err != nil {
 		return err
 	}
@@ -131,6 +134,23 @@ func (c *drainCmd) follow(a *app, conn *cluster.Conn) (node.HandoverStatus, erro
 func (c *drainCmd) interrupted() error {
 	return fmt.Errorf("%w: node %s goes on draining; cairn drain %[2]s shows how far it is, and --undo ends it", context.Canceled, c.Node)
 }
+
+// unanswered looks what has become of a request that was interrupted before its answer.
+func (c *drainCmd) unanswered(a *app, conn *cluster.Conn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), lookWait)
+	defer cancel()
+	s, err := cluster.Drain(ctx, conn, c.Node, cluster.DrainRequest{Look: true})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: node %s has not answered; cairn drain %[2]s shows whether it drains, and --undo ends it", context.Canceled, c.Node)
+	case s.Draining:
+		return c.interrupted()
+	}
+	return fmt.Errorf("%w: asked again, node %s does not drain", context.Canceled, c.Node)
+}
+
+// lookWait is how long an interrupted command waits for the node.
+const lookWait = 10 * time.Second
 
 // show brings the bar up to date.
 func show(bar *progressbar.ProgressBar, s node.HandoverStatus) {

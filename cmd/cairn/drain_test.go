@@ -2,14 +2,20 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
+	"log/slog"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"cairn/block"
 	"cairn/client"
+	"cairn/cluster"
+	"cairn/internal/natstest"
 	"cairn/node"
 )
 
@@ -150,10 +156,10 @@ func TestDrainThenKill(t *testing.T) {
 	s.stop()
 }
 
-// TestDrainInterrupted: the command's end is not the drain's.
+// TestDrainInterrupted: the command's end is not the drain's, which takes some twenty seconds.
 func TestDrainInterrupted(t *testing.T) {
 	t.Parallel()
-	s := startSystem(t, systemConfig{nodes: 2, flags: smallNode("--handover-rate", "100KiB")})
+	s := startSystem(t, systemConfig{nodes: 2, flags: smallNode("--handover-rate", "50KiB")})
 	cn := s.dial(s.nodes[0], client.Config{})
 	keys := putConversations(t, cn, 0, 30)
 	p := cairn(t, nil, "drain", "n1", "--nats", "nats://"+s.nats.addr)
@@ -184,4 +190,57 @@ func TestDrainInterrupted(t *testing.T) {
 	}
 	wantAll(t, cn, keys)
 	s.stop()
+}
+
+// TestDrainUnanswered interrupts the command when the node has begun to drain and has not
+// answered yet: it says what it finds then, and what to do where it finds nothing.
+func TestDrainUnanswered(t *testing.T) {
+	t.Parallel()
+	url := natstest.Server(t, cluster.ServerConfig{}).ClientURL()
+	conn, err := cluster.Connect(t.Context(), cluster.ConnConfig{URLs: []string{url}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for id, want := range map[string]string{"drains": "node drains goes on draining", "refuses": "asked again, node refuses does not drain", "mute": "node mute has not answered"} {
+		t.Run(id, func(t *testing.T) {
+			ctx, interrupt := context.WithCancel(t.Context())
+			defer interrupt()
+			asked := make(chan struct{}) // whether it drains, after the interruption
+			var once sync.Once
+			pub, err := cluster.NewPublisher(conn, cluster.PublisherConfig{Node: id, Incarnation: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			svc, err := cluster.StartNodeService(conn, pub, cluster.NodeServiceConfig{
+				Node: id, Status: func() any { return nil },
+				Drain: func(q cluster.DrainRequest) (node.HandoverStatus, error) {
+					switch {
+					case !q.Look:
+						interrupt()
+						<-asked
+					case ctx.Err() != nil:
+						once.Do(func() { close(asked) })
+						if id == "mute" {
+							return node.HandoverStatus{}, fmt.Errorf("no answer")
+						}
+						return node.HandoverStatus{Draining: id == "drains"}, nil
+					}
+					return node.HandoverStatus{}, nil
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer svc.Stop()
+			if err := conn.NC.Flush(); err != nil { // the server has heard of the service
+				t.Fatal(err)
+			}
+			c := &drainCmd{natsClient: natsClient{NATS: []string{url}}, Node: id, Wait: true}
+			err = c.Run(&app{ctx: ctx, out: io.Discard, err: io.Discard, log: slog.New(slog.DiscardHandler)})
+			if err == nil || exitCode(err) != exitFailure || !strings.Contains(err.Error(), want) {
+				t.Errorf("exit code %d: %v; want %q", exitCode(err), err, want)
+			}
+		})
+	}
 }
