@@ -110,9 +110,27 @@ func startChaos(t testing.TB) *chaosCluster {
 	return c
 }
 
-// startNATS starts servers that know each other's places from the beginning.
+// startNATS starts servers that know each other's places from the beginning. Where somebody
+// took one of these meanwhile, it tries others.
 func (c *chaosCluster) startNATS(n int) {
 	c.t.Helper()
+	for {
+		err := c.tryNATS(n)
+		if err == nil {
+			return
+		}
+		if !portInUse.MatchString(err.Error()) || c.t.Context().Err() != nil {
+			c.t.Fatal(err)
+		}
+		for _, s := range c.nats {
+			s.kill()
+		}
+	}
+}
+
+func (c *chaosCluster) tryNATS(n int) error {
+	c.t.Helper()
+	c.nats = nil
 	ports := chaosPorts(c.t, n)
 	var routes []string
 	for _, p := range ports {
@@ -128,10 +146,11 @@ func (c *chaosCluster) startNATS(n int) {
 	for _, s := range c.nats {
 		m, err := s.process.says(s.says)
 		if err != nil {
-			c.t.Fatal(err)
+			return err
 		}
 		s.addr = m[1]
 	}
+	return nil
 }
 
 func (c *chaosCluster) natsURLs() (urls []string) {

@@ -230,11 +230,14 @@ func TestEngineWritesInPlace(t *testing.T) {
 		n.start()
 	}
 	a, b = s.dial(s.nodes[0], client.Config{}), s.dial(s.nodes[1], client.Config{})
-	for _, n := range []*client.Node{a, b} {
-		got, err := n.GetName(ctx, name, nil, client.Strict())
-		if err != nil || !bytes.Equal(got.Value, value(version)) {
-			t.Fatalf("after the restart: %v of %d bytes: %v", got.Version, len(got.Value), err)
-		}
+	for _, n := range []*client.Node{a, b} { // once nobody owns it any more who is gone
+		await(t, patience, "the name after the restart", func() error {
+			got, err := n.GetName(ctx, name, nil, client.Strict())
+			if err == nil && !bytes.Equal(got.Value, value(version)) || err != nil && !errors.Is(err, client.ErrUnavailable) {
+				t.Fatalf("after the restart: %v of %d bytes: %v", got.Version, len(got.Value), err)
+			}
+			return err
+		})
 	}
 	wantBoth(version, 0)
 	s.stop()

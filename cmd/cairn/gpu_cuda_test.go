@@ -86,6 +86,17 @@ func serves(t *testing.T, s *system, n *server) {
 	}
 }
 
+// gpuWarnings are a node's warnings about GPU memory. There may be others, where a machine is
+// slow: of a lease that is renewed late, say.
+func gpuWarnings(text string) (list []string) {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "level=WARN") && strings.Contains(line, "GPU") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
 // Without a driver the binary starts, says so in one line, and serves.
 func TestGPUWithoutDriver(t *testing.T) {
 	if err := cuda.Load(""); !errors.Is(err, driver.ErrNoDriver) {
@@ -95,8 +106,8 @@ func TestGPUWithoutDriver(t *testing.T) {
 	s, n := gpuNode(t)
 	serves(t, s, n)
 	s.stop()
-	if text := n.out.String(); strings.Count(text, "no GPU is used: GPU memory is emulated in host memory") != 1 || strings.Count(text, "level=WARN") != 1 ||
-		!strings.Contains(text, "no CUDA driver") {
+	text := n.out.String()
+	if list := gpuWarnings(text); len(list) != 1 || !strings.Contains(list[0], "no GPU is used: GPU memory is emulated in host memory") || !strings.Contains(list[0], "no CUDA driver") {
 		t.Errorf("it says\n%s", tail(text, 40))
 	}
 }
@@ -116,7 +127,7 @@ func TestGPUWithFakeDriver(t *testing.T) {
 					t.Errorf("no %s in\n%s", part, tail(text, 40))
 				}
 			}
-			if strings.Contains(text, "level=WARN") {
+			if len(gpuWarnings(text)) > 0 {
 				t.Errorf("it warns:\n%s", tail(text, 40))
 			}
 		})

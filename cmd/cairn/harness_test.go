@@ -47,6 +47,9 @@ var (
 	nodeSays   = regexp.MustCompile(`node \S+ serves (127\.0\.0\.1:\d+)`)
 	routerSays = regexp.MustCompile(`router at http://(127\.0\.0\.1:\d+)/`)
 	natsSays   = regexp.MustCompile(`NATS at nats://(127\.0\.0\.1:\d+)`)
+
+	// portInUse is what a server says that does not get its address.
+	portInUse = regexp.MustCompile(`address already in use|port is in use`)
 )
 
 // start starts the server at the address that it had, if any. Where somebody took
@@ -66,7 +69,7 @@ func (s *server) tryStart() error {
 	_, err := awaitErr(s.t.Context(), patience, func() error {
 		s.process = cairn(s.t, nil, append(s.args, s.flag, addr)...)
 		m, err := s.process.says(s.says)
-		if err != nil && strings.Contains(s.process.out.String(), "address already in use") {
+		if err != nil && portInUse.MatchString(s.process.out.String()) {
 			return err
 		}
 		if err == nil {
