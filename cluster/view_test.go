@@ -147,12 +147,38 @@ func openView(t *testing.T, conn *cluster.Conn, cfg cluster.ViewConfig) *cluster
 	return v
 }
 
+// await waits for what nodes have announced that are members, whether the view knows of that
+// yet or not: Await alone gives up on a node that it does not get to know within a second.
 func await(t *testing.T, v *cluster.View, tokens ...wire.Token) {
 	t.Helper()
 	for _, token := range tokens {
-		if err := v.Await(ctxFor(t, patience), token); err != nil {
-			t.Fatalf("%v; the view: %+v", err, v.Stats())
+		awaitSeen(t, v, seen(v, token.Node, token.Incarnation), token)
+	}
+}
+
+// seen is closed once the view knows the node, in that incarnation or a later one.
+func seen(v *cluster.View, id string, incarnation uint64) <-chan struct{} {
+	known := make(chan struct{})
+	say := sync.OnceFunc(func() { close(known) })
+	v.OnMember(func(e cluster.MemberEvent) {
+		if e.Change != cluster.MemberLeft && e.Member.ID == id && e.Member.Incarnation >= incarnation {
+			say()
 		}
+	})
+	return known
+}
+
+// awaitSeen is await for a node that may be gone again by now.
+func awaitSeen(t *testing.T, v *cluster.View, known <-chan struct{}, token wire.Token) {
+	t.Helper()
+	ctx := ctxFor(t, patience)
+	select {
+	case <-known:
+	case <-ctx.Done():
+		t.Fatalf("node %s is not known; the view: %+v", token.Node, v.Stats())
+	}
+	if err := v.Await(ctx, token); err != nil {
+		t.Fatalf("%v; the view: %+v", err, v.Stats())
 	}
 }
 
@@ -337,13 +363,14 @@ func TestNodeThatDiesExpires(t *testing.T) {
 	other := natstest.Connect(t, cluster.ConnConfig{InProcess: srv})
 	v := openView(t, conn, cluster.ViewConfig{})
 	steadyHolder(t, conn, "b", cluster.PublisherConfig{})
+	known := seen(v, "a", 0)
 	a := startHolder(t, other, "a", cluster.PublisherConfig{}, key(1, 1))
-	await(t, v, a.token())
+	awaitSeen(t, v, known, a.token())
 	forever := a.token()
 	forever.Position = 1 << 40
 	other.NC.Close()
 	start := time.Now()
-	await(t, v, forever)
+	awaitSeen(t, v, known, forever)
 	if got := where(v, keys(1, 2)); got[1] != "1 " {
 		t.Errorf("still located: %v", got)
 	}

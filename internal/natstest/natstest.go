@@ -38,6 +38,9 @@ func Server(t testing.TB, cfg cluster.ServerConfig) *cluster.Server {
 	if cfg.Port == 0 {
 		cfg.Port = -1
 	}
+	if cfg.StartTimeout == 0 {
+		cfg.StartTimeout = setupTimeout
+	}
 	srv, err := cluster.StartServer(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +108,8 @@ func RunCluster(t testing.TB, n int) *Cluster {
 			Port:        ports[n+i],
 			ClusterPort: ports[i],
 			Routes:      routes,
+
+			StartTimeout: setupTimeout,
 		})
 	}
 	t.Cleanup(func() {
