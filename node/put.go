@@ -114,11 +114,6 @@ func (in *Incoming) Commit(ctx context.Context, key, parent block.Key, p coheren
 		}
 		return n.existed(ctx, in.r, d, p)
 	}
-	state, err := coherency.New(block.Host, n.home)
-	if err != nil {
-		in.r.Abort()
-		return Placed{}, err
-	}
 	pins := 0
 	if n.home != block.Host {
 		pins = 1 // until the block is durable at home
@@ -130,11 +125,16 @@ func (in *Incoming) Commit(ctx context.Context, key, parent block.Key, p coheren
 	case err != nil:
 		return Placed{}, err
 	}
-	position := n.dir.change(key, func(e *entry, known bool) {
-		if !known {
-			*e = newEntry(d, state)
-		}
-	})
+	position, err := n.placeCopy(d, block.Host)
+	if errors.Is(err, tier.ErrConflict) { // with what came in another way meanwhile
+		n.host.UnpinExact(key, object)
+		n.host.Delete(key)
+		n.room.notify()
+		return Placed{}, err
+	}
+	if position == 0 { // it was evicted at once, or is known already
+		position = n.announced.Load()
+	}
 	n.counters.puts.Add(1)
 	n.counters.putBytes.Add(int64(d.Length))
 	if err := n.settle(ctx, d, object, p); err != nil {

@@ -111,11 +111,18 @@ func (o *onboarding) deposit(ctx context.Context, d block.Descriptor, p []byte, 
 // enterCopy tells the directory of a copy that a tier has got, pinned, of a block that
 // another node or another tier has.
 func (n *Node) enterCopy(d block.Descriptor, t block.Tier) error {
+	_, err := n.placeCopy(d, t)
+	return err
+}
+
+// placeCopy is enterCopy of a copy that need not be pinned; position is as directory.change
+// returns it.
+func (n *Node) placeCopy(d block.Descriptor, t block.Tier) (position uint64, err error) {
 	fresh, err := coherency.New(t, n.home)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	n.dir.change(d.Key, func(e *entry, known bool) {
+	position = n.dir.change(d.Key, func(e *entry, known bool) {
 		if _, held := n.stores[t].Stat(d.Key); !held {
 			err = fmt.Errorf("%w: %s was removed", tier.ErrNotFound, d.Key)
 			return
@@ -132,7 +139,7 @@ func (n *Node) enterCopy(d block.Descriptor, t block.Tier) error {
 			}
 		}
 	})
-	return err
+	return position, err
 }
 
 // pinsProblem is err if it says that sequences have pinned too much, else nil.
