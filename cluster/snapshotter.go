@@ -61,22 +61,11 @@ func (s *snapshotter) run(ctx context.Context, walk Walk) {
 	s.ask()
 	pause := retryPause
 	for {
-		due := false
-		select {
-		case <-ctx.Done():
+		unless, ok := s.next(ctx, check.C, retire.C)
+		if !ok {
 			return
-		case <-s.wanted:
-			due = true
-		case <-check.C:
-			due = s.due()
-		case <-retire.C:
-			s.retire(ctx)
-			due = true // so that nobody takes this node for gone
 		}
-		if !due {
-			continue
-		}
-		if _, err := s.write(ctx); err == nil {
+		if _, err := s.writeUnless(ctx, unless); err == nil {
 			pause = retryPause
 		} else if ctx.Err() == nil {
 			cfg.Logger.Warn("placement snapshot was not written", "error", err)
@@ -89,6 +78,49 @@ func (s *snapshotter) run(ctx context.Context, walk Walk) {
 			}
 		}
 	}
+}
+
+// unless finds a snapshot that makes another one superfluous.
+type unless func() (SnapshotInfo, bool)
+
+// next waits until a snapshot is to be written; it is not ok when ctx ends. Whoever asks
+// the node for one may be faster, so that the reason is gone when it is this one's turn.
+func (s *snapshotter) next(ctx context.Context, check, retire <-chan time.Time) (_ unless, ok bool) {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, false
+		case <-s.wanted:
+			return s.covering(s.p.at()), true
+		case <-check:
+			if s.due() {
+				return s.enough, true
+			}
+		case <-retire:
+			s.retire(ctx)
+			// In any case, so that nobody takes this node for gone.
+			return func() (SnapshotInfo, bool) { return SnapshotInfo{}, false }, true
+		}
+	}
+}
+
+// covering finds a snapshot of the incarnation that covers atLeast.
+func (s *snapshotter) covering(incarnation, atLeast uint64) unless {
+	return func() (SnapshotInfo, bool) {
+		n := s.newest.Load()
+		if n == nil || n.Incarnation != incarnation || n.Covered < atLeast {
+			return SnapshotInfo{}, false
+		}
+		return *n, true
+	}
+}
+
+// enough finds the newest snapshot while no other is due.
+func (s *snapshotter) enough() (SnapshotInfo, bool) {
+	if s.due() {
+		return SnapshotInfo{}, false
+	}
+	return *s.newest.Load(), true
 }
 
 // snapshotShare: so many blocks of a snapshot are worth one change. A block takes half as many
@@ -113,13 +145,7 @@ func (s *snapshotter) ensure(ctx context.Context, atLeast uint64) (SnapshotInfo,
 	if atLeast > position {
 		return SnapshotInfo{}, fmt.Errorf("cluster: snapshot: position %d was asked for, the newest change is %d", atLeast, position)
 	}
-	fresh := func() (SnapshotInfo, bool) {
-		n := s.newest.Load()
-		if n == nil || n.Incarnation != incarnation || n.Covered < atLeast {
-			return SnapshotInfo{}, false
-		}
-		return *n, true
-	}
+	fresh := s.covering(incarnation, atLeast)
 	if n, ok := fresh(); ok {
 		return n, nil
 	}
@@ -148,13 +174,9 @@ func (s *snapshotter) pace(ctx context.Context, bytes int) unhurried {
 	}
 }
 
-func (s *snapshotter) write(ctx context.Context) (SnapshotInfo, error) {
-	return s.writeUnless(ctx, func() (SnapshotInfo, bool) { return SnapshotInfo{}, false })
-}
-
 // writeUnless waits for its turn and writes a snapshot, unless fresh finds that
 // whoever had the turn before has written one that will do.
-func (s *snapshotter) writeUnless(ctx context.Context, fresh func() (SnapshotInfo, bool)) (SnapshotInfo, error) {
+func (s *snapshotter) writeUnless(ctx context.Context, fresh unless) (SnapshotInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.p.cfg.SnapshotTimeout)
 	defer cancel()
 	select {

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"cairn/block"
+	"cairn/node"
+
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -59,6 +62,53 @@ func TestSnapshotIsDue(t *testing.T) {
 		s.newest.Store(c.newest)
 		if due := s.due(); due != c.due {
 			t.Errorf("%s: due is %v", name, due)
+		}
+	}
+}
+
+// What somebody else has had written meanwhile is not written again: at the start of a node
+// whoever looks for its snapshot may be faster than the node itself.
+func TestSnapshotIsWrittenOnce(t *testing.T) {
+	ctx := t.Context()
+	srv, err := StartServer(ServerConfig{StoreDir: t.TempDir(), DontListen: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	conn, err := Connect(ctx, ConnConfig{InProcess: srv})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := Ensure(ctx, conn, Layout{}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewPublisher(conn, PublisherConfig{Node: "a", Incarnation: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func() { p.Announce([]node.Change{{Key: block.Key{1}, Tier: block.Host, Stored: true}}) }
+	change()
+	s := p.snaps
+	s.walk = func(func(block.Key, block.TierMask) bool) uint64 { return p.Announce(nil) }
+	close(s.ready)
+	if _, err := s.ensure(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name    string
+		before  func()
+		written uint64
+	}{
+		{"nothing is new", func() {}, 1},
+		{"a change", change, 2},
+		{"another incarnation", func() { p.Reincarnate(2) }, 3},
+	} {
+		c.before()
+		s.ask()
+		reason, ok := s.next(ctx, nil, nil)
+		if _, err := s.writeUnless(ctx, reason); err != nil || !ok || s.written.Load() != c.written {
+			t.Errorf("%s: %d snapshots are written, want %d; %v", c.name, s.written.Load(), c.written, err)
 		}
 	}
 }
