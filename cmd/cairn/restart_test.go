@@ -292,10 +292,7 @@ func TestNATSRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before, err := r.members()
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := r.present(s)
 	l.namesMayFail.Store(true)
 	s.nats.kill()
 	outage := time.Now()
