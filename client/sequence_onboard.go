@@ -54,8 +54,8 @@ func (s *Sequence) Onboard(ctx context.Context, t block.Tier, want sequence.Rang
 	if s.ended != nil {
 		return got, fmt.Errorf("cairn: onboard at %s: %w", s.n.addr, s.ended)
 	}
-	asked := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { defer close(asked); s.cancel() })
+	asked, answered := make(chan struct{}), make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(asked); s.cancel(answered) })
 	err = s.use(patient, "onboard", func() error {
 		s.ask("CAIRN.SEQ.ONBOARD", 3)
 		s.conn.AppendString(t.String())
@@ -75,6 +75,7 @@ func (s *Sequence) Onboard(ctx context.Context, t block.Tier, want sequence.Rang
 		}
 		return nil
 	})
+	close(answered)
 	if !stop() {
 		<-asked // it must not hit the next onboard
 	}
@@ -84,17 +85,33 @@ func (s *Sequence) Onboard(ctx context.Context, t block.Tier, want sequence.Rang
 	return got, err
 }
 
-// cancel ends the onboard that is under way, by another connection.
-func (s *Sequence) cancel() {
+// cancelPause is the time between two requests to end an onboard that has not begun yet.
+const cancelPause = 5 * time.Millisecond
+
+// cancel ends the onboard that is under way, by another connection. It may come before what
+// it is to end, so it asks until it has ended something, or answered is closed.
+func (s *Sequence) cancel(answered <-chan struct{}) {
 	ctx, done := context.WithTimeout(context.Background(), cancelGrace)
 	defer done()
-	err, _ := s.n.try(ctx, func(conn *resp.Conn) error {
-		conn.Append("CAIRN.SEQ.CANCEL", []byte(s.id))
-		_, err := conn.ReadInt()
-		return err
-	})
-	var reply resp.ServerError
-	if err != nil && !errors.As(err, &reply) {
-		s.conn.Close() // the node sees that nobody waits any more
+	for {
+		var ended int64
+		err, _ := s.n.try(ctx, func(conn *resp.Conn) (err error) {
+			conn.Append("CAIRN.SEQ.CANCEL", []byte(s.id))
+			ended, err = conn.ReadInt()
+			return err
+		})
+		var reply resp.ServerError
+		switch {
+		case err != nil && !errors.As(err, &reply):
+			s.conn.Close() // the node sees that nobody waits any more
+			return
+		case err != nil, ended > 0:
+			return
+		}
+		select {
+		case <-answered:
+			return
+		case <-time.After(cancelPause): // when ctx has ended the next try fails
+		}
 	}
 }

@@ -389,3 +389,33 @@ func TestClientCancelsAnOnboard(t *testing.T) {
 	}
 	nothingLeft(t, g.n2)
 }
+
+// A context that has ended before the node has begun ends the call as well.
+func TestClientCancelsBeforeAnOnboardBegins(t *testing.T) {
+	for range 10 {
+		g := newGated(t, 4, 2)
+		cl, err := client.Open(t.Context(), client.Config{Nodes: []string{g.addr2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		node, err := cl.Node(g.addr2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, _, err := node.OpenSequenceKeys(t.Context(), seqKeys(4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if got, err := s.Onboard(ctx, block.VRAM, sequence.Range{}); !errors.Is(err, context.Canceled) || !got.Range.Empty() {
+			t.Errorf("onboarded %+v, %v", got, err)
+		}
+		close(g.gate.open)
+		nothingLeft(t, g.n2)
+		if got, err := s.Onboard(t.Context(), block.VRAM, sequence.Range{}); err != nil || got.Range.End != 4 {
+			t.Errorf("afterwards: %+v, %v", got, err)
+		}
+	}
+}
