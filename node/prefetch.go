@@ -86,7 +86,9 @@ func (n *Node) Prefetch(spec PrefetchSpec) (done <-chan struct{}, err error) {
 	f := n.prefetches
 	f.asked.Add(1)
 	if err := f.enqueue(p); err != nil {
-		f.dropped.Add(1)
+		if !errors.Is(err, ErrClosed) {
+			f.dropped.Add(1)
+		}
 		return nil, err
 	}
 	return p.done, nil
@@ -102,7 +104,10 @@ func (n *Node) PrefetchWait(ctx context.Context, spec PrefetchSpec) (here int, e
 	}
 	f := n.prefetches
 	f.asked.Add(1)
-	if f.enqueue(p) != nil {
+	switch err := f.enqueue(p); {
+	case errors.Is(err, ErrClosed):
+		return 0, err
+	case err != nil:
 		select {
 		case f.queue <- p:
 		case <-ctx.Done():
@@ -149,6 +154,13 @@ func (n *Node) newPrefetch(spec PrefetchSpec) (*prefetch, error) {
 }
 
 func (f *prefetches) enqueue(p *prefetch) error {
+	f.mu.Lock() // else it could come when the queue has been emptied for good
+	defer f.mu.Unlock()
+	select {
+	case <-f.over:
+		return ErrClosed
+	default:
+	}
 	select {
 	case f.queue <- p:
 		return nil

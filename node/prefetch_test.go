@@ -328,6 +328,10 @@ func TestCloseEndsPrefetches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	late, err := n3.newPrefetch(PrefetchSpec{Tier: block.Host, Keys: seqKeys(20)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	g.c.crash("n3")
 	<-running
 	<-waiting
@@ -341,6 +345,9 @@ func TestCloseEndsPrefetches(t *testing.T) {
 	}
 	if _, err := n3.PrefetchWait(t.Context(), PrefetchSpec{Tier: block.Host, Keys: seqKeys(20)}); !errors.Is(err, ErrClosed) {
 		t.Errorf("afterwards: %v", err)
+	}
+	if err := n3.prefetches.enqueue(late); !errors.Is(err, ErrClosed) { // it would wait for ever
+		t.Errorf("what was asked for just before: %v", err)
 	}
 }
 
