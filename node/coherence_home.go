@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
+	"time"
 
 	"cairn/block"
 	"cairn/coherency/ledger"
@@ -36,6 +38,7 @@ type stagedHere struct {
 	write  stagedWrite
 	author stageAuthor
 	label  block.Key
+	at     time.Duration // when it came, on the machine's clock; 0: in an earlier life
 }
 
 func (h *homed) init() {
@@ -63,7 +66,7 @@ func (h *homed) store(ctx context.Context, author stageAuthor, items []stagedWri
 	h.mu.Lock()
 	for i, w := range items {
 		if errs[i] == nil {
-			h.addLocked(stagedHere{w, author, label})
+			h.addLocked(stagedHere{w, author, label, h.c.now()})
 		}
 	}
 	if !label.IsZero() && h.labels[label] == 0 {
@@ -73,7 +76,7 @@ func (h *homed) store(ctx context.Context, author stageAuthor, items []stagedWri
 	for i, w := range items {
 		if errs[i] == nil {
 			h.c.counters.arrived.Add(1)
-			h.c.event(arrivedEvent(stagedHere{w, author, label}))
+			h.c.event(arrivedEvent(stagedHere{write: w, author: author}))
 		}
 	}
 	return errs
@@ -265,6 +268,23 @@ func (h *homed) undecided() int {
 	return len(h.objects)
 }
 
+// open tells whether an object is staged here, and at no other member that stays, of which a write
+// may have been acknowledged that this node has not heard of. Of older ones it would have.
+func (h *homed) open() bool {
+	c := h.c
+	self := uint16(c.number.Load())
+	heard := time.Duration(c.fresh.Load()) - c.n.cfg.NameWait - limitGrain
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.objects {
+		elsewhere := func(n uint16) bool { return n != self && c.keeps(n) }
+		if s.at >= heard && !slices.ContainsFunc(s.write.Value.Homes[:], elsewhere) {
+			return true
+		}
+	}
+	return false
+}
+
 // bornKey is the object that tells how old the home tier is.
 var bornKey = block.NamedKey("\x00cairn", []byte("born"), 1)
 
@@ -336,7 +356,7 @@ func (h *homed) recover(ctx context.Context, d block.Descriptor, store tier.Stor
 		return
 	}
 	for _, w := range writes {
-		h.addLocked(stagedHere{w, author, d.Key})
+		h.addLocked(stagedHere{write: w, author: author, label: d.Key})
 	}
 }
 

@@ -27,7 +27,7 @@ type HandoverStatus struct {
 	// Phase is what it does at present; see the constants.
 	Phase HandoverPhase `json:"phase"`
 	// Safe: the last look found nothing that would be lost with the node, and nothing
-	// has been put there since.
+	// has come there since.
 	Safe bool `json:"safe"`
 	// Blocks and Bytes have been handed over.
 	Blocks int64 `json:"blocks"`
@@ -93,7 +93,8 @@ type handover struct {
 	mu        sync.Mutex
 	options   DrainOptions
 	status    HandoverStatus
-	puts      int64 // of the node, when the last look began
+	gained    int64 // by the node, when the last look began
+	open      bool  // then it did not know yet of what name an object is that only it has
 	receivers map[string]*receiver
 	tally     map[string]*tally  // by receiver, since the drain began
 	cancel    context.CancelFunc // of the drain under way, or nil
@@ -159,7 +160,7 @@ func (n *Node) Handover() HandoverStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.status
-	s.Safe = s.Safe && h.puts == n.counters.puts.Load()
+	s.Safe = s.Safe && h.gained == n.gained()
 	s.Refused = maps.Clone(s.Refused)
 	for _, id := range slices.Sorted(maps.Keys(h.receivers)) {
 		r := h.receivers[id]
@@ -208,7 +209,13 @@ const glances = 10
 
 func (c Config) glance() time.Duration { return max(c.HandoverEvery/glances, time.Millisecond) }
 
-// await returns when something has been put into the node, or after
+// gained counts what has come to the node to stay: what was put here, taken over from others, or
+// staged because this node is a home of it.
+func (n *Node) gained() int64 {
+	return n.counters.puts.Load() + n.counters.taken.Load() + n.coherence.counters.arrived.Load()
+}
+
+// await returns when something has come to the node, or after
 // Config.HandoverEvery: members may have come or gone, and copies with them.
 func (h *handover) await(ctx context.Context) {
 	tick := time.NewTicker(h.n.cfg.glance())
@@ -220,9 +227,9 @@ func (h *handover) await(ctx context.Context) {
 			return
 		}
 		h.mu.Lock()
-		news := h.puts != h.n.counters.puts.Load()
+		news, open := h.gained != h.n.gained(), h.open
 		h.mu.Unlock()
-		if news {
+		if news || open && !h.n.coherence.homed.open() {
 			return
 		}
 	}
@@ -241,16 +248,19 @@ func (h *handover) set(ctx context.Context, change func(s *HandoverStatus)) {
 // many blocks it has handed over.
 func (h *handover) pass(ctx context.Context) (handed int64) {
 	h.set(ctx, func(s *HandoverStatus) { s.Phase = HandoverLooking })
-	puts := h.n.counters.puts.Load()
+	// What comes from here on is found missing in gained, if not by this look. An object whose name
+	// the log has not told yet is among the names that are counted later, or open.
+	gained := h.n.gained()
+	open := h.n.coherence.homed.open()
 	staying, trouble := h.probe(ctx)
 	h.rehome(ctx, len(staying) > 0)
 	sole, blocks, bytes := h.soles(ctx, staying)
 	h.placed = nil
 	h.set(ctx, func(s *HandoverStatus) {
-		h.puts = puts
+		h.gained, h.open = gained, open
 		s.LeftBlocks, s.LeftBytes, s.Refused = blocks, bytes, map[TakeRefusal]int64{}
 		s.Trouble = ""
-		if s.Safe = !s.Left(); !s.Safe {
+		if s.Safe = !s.Left() && !open; s.Left() {
 			s.Trouble = trouble
 		}
 		s.Phase = HandoverGiving
@@ -267,7 +277,7 @@ func (h *handover) pass(ctx context.Context) (handed int64) {
 }
 
 // rehome has other homes made for the names of which this node is the only one, and returns
-// when they have them, or none has got one for rehomePatience.
+// when they have them, or none has got one although there was time for a copy.
 func (h *handover) rehome(ctx context.Context, anybody bool) {
 	c := h.n.coherence
 	left := c.drain(ctx)
@@ -275,7 +285,8 @@ func (h *handover) rehome(ctx context.Context, anybody bool) {
 		s.Names += max(s.LeftNames-left, 0) // after the last look had lost its patience
 		s.LeftNames = left
 	})
-	patience := time.NewTimer(rehomePatience)
+	most := h.n.cfg.NameWait + rehomePatience
+	patience := time.NewTimer(most)
 	defer patience.Stop()
 	for anybody && left > 0 {
 		select {
@@ -287,7 +298,7 @@ func (h *handover) rehome(ctx context.Context, anybody bool) {
 		}
 		now := c.soleHomes()
 		if now < left {
-			patience.Reset(rehomePatience)
+			patience.Reset(most)
 		}
 		h.set(ctx, func(s *HandoverStatus) {
 			s.Names += max(left-now, 0)
@@ -298,8 +309,8 @@ func (h *handover) rehome(ctx context.Context, anybody bool) {
 }
 
 const (
-	// rehomePatience is how long a look waits for names to get another home while none does,
-	// rehomePoll how often it counts them.
+	// rehomePatience is how much longer than a copy may take, which is Config.NameWait, a look waits
+	// for names to get another home while none does, rehomePoll how often it counts them.
 	rehomePatience = 2 * time.Second
 	rehomePoll     = 50 * time.Millisecond
 )

@@ -3,10 +3,13 @@ package node
 import (
 	"fmt"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
+	"cairn/block"
 	"cairn/coherency"
+	"cairn/diskstore"
 )
 
 // The names of which a drained node is the only home get another one, those that are written
@@ -104,6 +107,76 @@ func TestDrainCountsNamesWhileAMemberIsSilent(t *testing.T) {
 	if s := awaitHandover(t, n1, "all names have a home that stays", safe); s.Names != 20 {
 		t.Errorf("%d names were counted, of 20", s.Names)
 	}
+}
+
+// A look does not call names left while a slow disk takes them in.
+func TestDrainWaitsForASlowHome(t *testing.T) {
+	c := newMemCluster()
+	tiers := testTiers{host: 8 << 20, disk: 64 << 20}
+	n1, _ := c.join(t, "n1", tiers.open(t), func(c *Config) { quickLooks(c); c.NameWait = time.Minute })
+	if _, err := setName(t.Context(), n1, "name", "value", NameOptions{Policy: coherency.WriteThrough}); err != nil {
+		t.Fatal(err)
+	}
+	gate, joined := make(chan struct{}), make(chan struct{})
+	slow := tiers.open(t)
+	slow.Disk = watchedDisk{slow.Disk.(*diskstore.Store), func(block.Key) {}, func() { <-gate }, joined}
+	n2, _ := c.join(t, "n2", slow, nil)
+	<-joined
+	drain(t, n1, DrainOptions{})
+	for begin := time.Now(); time.Since(begin) < rehomePatience+rehomePoll; time.Sleep(rehomePoll) {
+		if s := n1.Handover(); waiting(s) || s.Safe {
+			t.Errorf("the copy is on its way: %+v", s)
+			break
+		}
+	}
+	close(gate)
+	if s := awaitHandover(t, n1, "the name has another home", safe); s.Names != 1 {
+		t.Errorf("%+v", s)
+	}
+	wantName(t, n2, "name", "value")
+}
+
+// A node that others still make a home is not called safe before it knows of what name the object
+// is that came: neither right after it came, nor by a look that found it here.
+func TestDrainIsNotSafeBeforeItHearsOfAName(t *testing.T) {
+	c := newMemCluster()
+	tiers := testTiers{host: 8 << 20, disk: 64 << 20}
+	n1, _ := c.join(t, "n1", tiers.open(t), quickLooks)
+	n2, _ := c.join(t, "n2", tiers.open(t), func(c *Config) { c.HandoverEvery = time.Hour }) // does not see that n1 drains
+	drain(t, n1, DrainOptions{})
+	awaitHandover(t, n1, "a node without names may go", safe)
+	reader := c.nodes["n1"].reader
+	reader.hold()
+	release := sync.OnceFunc(reader.release)
+	defer release()
+	name := ""
+	for i := 0; n1.coherence.counters.arrived.Load() == 0; i++ {
+		name = fmt.Sprint("name", i)
+		if _, err := setName(t.Context(), n2, name, "value", NameOptions{Policy: coherency.WriteThrough}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := n1.Handover(); s.Safe {
+		t.Errorf("safe right after %s has come: %+v", name, s)
+	}
+	s := awaitHandover(t, n1, "it has looked since", func(s HandoverStatus) bool {
+		h := &n1.handover
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return waiting(s) && h.gained == n1.gained()
+	})
+	if s.Safe || s.Left() {
+		t.Errorf("it cannot know of %s: %+v", name, s)
+	}
+	release()
+	if s := awaitHandover(t, n1, "the name has another home", safe); s.Names != 1 {
+		t.Errorf("%+v", s)
+	}
+	if err := n1.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.crash("n1")
+	wantName(t, n2, name, "value")
 }
 
 // A node that takes requests again becomes a home again at once.

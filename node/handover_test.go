@@ -7,12 +7,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"cairn/block"
 	"cairn/coherency"
+	"cairn/hostcache"
 	"cairn/sequence"
+	"cairn/tier"
 )
 
 // forest is blocks of many sequences that share beginnings, parents first.
@@ -148,13 +151,14 @@ func drain(t testing.TB, n *Node, o DrainOptions) {
 // awaitHandover polls the status of a drain until it is as it should be.
 func awaitHandover(t testing.TB, n *Node, what string, ok func(HandoverStatus) bool) HandoverStatus {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	const patience = 2 * time.Minute // a receiver flushes its disk for each chain
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		s := n.Handover()
 		if ok(s) {
 			return s
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 20 s: %+v", what, s)
+			t.Fatalf("%s: not within %v: %+v", what, patience, s)
 		}
 	}
 }
@@ -356,11 +360,13 @@ func TestUndrain(t *testing.T) {
 	tiers := testTiers{host: 32 << 20}
 	f := conversations(60)
 	f.prefixClosed(t, c, "n1")
-	n1, _ := c.join(t, "n1", tiers.open(t), func(cfg *Config) {
-		quickLooks(cfg)
-		cfg.HandoverRate = 20 << 20
-	})
-	n2, _ := c.join(t, "n2", tiers.open(t), nil)
+	n1, _ := c.join(t, "n1", tiers.open(t), quickLooks)
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	defer open()
+	slow := tiers.open(t)
+	slow.Host = newGatedHost(slow.Host.(*hostcache.Cache), len(f.blocks)/2, gate)
+	n2, _ := c.join(t, "n2", slow, nil)
 	f.put(t, n1)
 	drain(t, n1, DrainOptions{})
 	awaitHandover(t, n1, "it has begun", func(s HandoverStatus) bool { return s.Blocks > 0 })
@@ -376,11 +382,36 @@ func TestUndrain(t *testing.T) {
 	if _, missing := f.keptBy(t, n1); missing > 0 {
 		t.Errorf("%d blocks left the node that handed them over", missing)
 	}
+	open()
 	drain(t, n1, DrainOptions{})
 	s = awaitHandover(t, n1, "the rest follows", safe)
 	if s.Blocks > int64(len(f.blocks)-counts[0]) {
 		t.Errorf("%d were there, and %d of %d were handed over again", counts[0], s.Blocks, len(f.blocks))
 	}
+}
+
+// gatedHost is host memory that gives so many slots, and more when a gate opens.
+type gatedHost struct {
+	*hostcache.Cache
+	left *atomic.Int64
+	gate chan struct{}
+}
+
+func newGatedHost(c *hostcache.Cache, slots int, gate chan struct{}) gatedHost {
+	h := gatedHost{c, new(atomic.Int64), gate}
+	h.left.Store(int64(slots))
+	return h
+}
+
+func (h gatedHost) Reserve(ctx context.Context, n int) (tier.Reservation, []block.Key, error) {
+	if h.left.Add(-1) < 0 {
+		select {
+		case <-h.gate:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+	return h.Cache.Reserve(ctx, n)
 }
 
 // Blocks that are put during the drain go as well, and nothing is called safe in between.
