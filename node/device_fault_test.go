@@ -290,9 +290,11 @@ func TestEnginesTogether(t *testing.T) {
 	}
 	await(t, n, func() bool { return n.devices.status().Pinned == 0 })
 	n.devices.release(func(*quarantined) bool { return true })
-	nothingHeld(t, n)
 	if err := n.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	n.stop() // a promotion on its way would be in a tier and not yet in the directory
+	n.working.Wait()
+	nothingHeld(t, n)
 	checkDirectory(t, n)
 }

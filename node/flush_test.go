@@ -45,7 +45,7 @@ func joinWatched(t *testing.T, before func(block.Key), sync func()) *Node {
 	tiers := testTiers{host: 8 << 20, disk: 64 << 20}.open(t)
 	joined := make(chan struct{})
 	tiers.Disk = watchedDisk{tiers.Disk.(*diskstore.Store), before, sync, joined}
-	n, _ := newMemCluster().join(t, "n1", tiers, nil)
+	n, _ := newMemCluster().join(t, "n1", tiers, func(c *Config) { c.OffloadWorkers = 1 }) // a block that comes waits for the one on its way
 	<-joined
 	return n
 }
@@ -70,7 +70,7 @@ func flushBegins(t *testing.T, n *Node, meanwhile func()) <-chan error {
 
 // A flush waits for what came before it, not for a moment when nobody writes.
 func TestFlushEndsUnderWrites(t *testing.T) {
-	const blocks = 10_000
+	const blocks = 50_000
 	var n *Node
 	var last atomic.Int64
 	n = joinWatched(t, func(k block.Key) { // there is always another block that waits
@@ -78,7 +78,7 @@ func TestFlushEndsUnderWrites(t *testing.T) {
 		if k != key(i) || i == blocks {
 			return
 		}
-		if _, err := n.Put(context.Background(), key(i+1), block.Key{}, content(i+1, testBlock), coherency.WriteBack); err != nil {
+		if _, err := n.Put(context.Background(), key(i+1), block.Key{}, content(i+1, 512), coherency.WriteBack); err != nil { // none leaves the disk
 			t.Errorf("put %d: %v", i+1, err)
 		}
 		last.CompareAndSwap(int64(i), int64(i+1))
