@@ -26,6 +26,7 @@ type fake struct {
 	Machine
 	Plan
 	files map[string]string
+	now   time.Duration // of both clocks; the checks take a second
 }
 
 func newFake(t *testing.T) *fake {
@@ -42,17 +43,16 @@ func newFake(t *testing.T) *fake {
 		"sys/fs/cgroup/x/memory.max":     "1\n", // of others
 		"sys/fs/cgroup/user.slice/empty": "",
 	}}
-	var now time.Duration
 	f.Machine = Machine{
 		Rlimit: func(int) (uint64, uint64, error) { return unix.RLIM_INFINITY, unix.RLIM_INFINITY, nil },
 		Lock:   func(int) error { return nil }, Memfd: func() error { return nil }, Populate: func() error { return nil },
 		Statfs: func(string) (FileSystem, error) {
 			return FileSystem{Type: 0xef53, Free: 100 * gib, Total: 200 * gib}, nil
 		},
-		Listen: func(string) error { return nil }, Release: func() (string, error) { return "6.1.0-18-amd64", nil },
+		Listen: func(string) error { return nil }, Release: func() (string, error) { f.now += time.Second; return "6.1.0-18-amd64", nil },
 		Clock:     func() (ClockState, error) { return ClockState{Synchronised: true, Error: 3 * time.Millisecond}, nil },
-		Wall:      func() time.Time { return time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC).Add(now) },
-		Monotonic: func() time.Duration { now += time.Second; return now }, CPUs: 8,
+		Wall:      func() time.Time { return time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC).Add(f.now) },
+		Monotonic: func() time.Duration { return f.now }, CPUs: 8,
 	}
 	f.Plan = Plan{
 		Host: gib, Emulated: gib / 4, Data: t.TempDir(), Size: 8 * gib, Files: 34, DiskRate: 1, Connections: 10000,
@@ -342,6 +342,18 @@ func TestSystem(t *testing.T) {
 			n := 0
 			f.Wall = func() time.Time { n++; return wall().Add(-time.Duration(n) * time.Minute) }
 		}, Warn, "while 1s passed", "slew"},
+		{"held up between the clocks", func(f *fake) {
+			wall := f.Wall
+			held := false
+			f.Wall = func() time.Time {
+				now := wall()
+				if !held {
+					held = true
+					f.now += 2 * time.Second
+				}
+				return now
+			}
+		}, OK, "steady over 1s", ""},
 	})
 }
 

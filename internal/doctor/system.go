@@ -155,10 +155,30 @@ func clock(m Machine) Result {
 	return ok("clock", "synchronised, at most %v off", state.Error.Round(time.Millisecond)).value("max_error_us", state.Error.Microseconds())
 }
 
+// reading is what both clocks said at one moment. Between them the program may have been
+// held up, for as long as took.
+type reading struct {
+	wall            time.Time
+	monotonic, took time.Duration
+}
+
+func (m Machine) clocks() reading {
+	before := m.Monotonic()
+	wall := m.Wall()
+	now := m.Monotonic()
+	return reading{wall, now, now - before}
+}
+
 // steady tells whether the time of day went as fast as the monotonic clock since the
-// doctor began.
-func steady(wall, monotonic time.Duration) Result {
-	step := wall - monotonic
+// doctor began. What may come of the program being held up is no step.
+func steady(began, ended reading) Result {
+	wall, monotonic := ended.wall.Sub(began.wall), ended.monotonic-began.monotonic
+	step, slack := wall-monotonic, began.took+ended.took
+	if step > 0 {
+		step = max(step-slack, 0)
+	} else {
+		step = min(step+slack, 0)
+	}
 	r := ok("time", "steady over %v", monotonic.Round(time.Millisecond)).value("step_us", step.Microseconds())
 	if step.Abs() > maxStep {
 		r.Found = fmt.Sprintf("the time of day moved by %v while %v passed", wall.Round(time.Millisecond), monotonic.Round(time.Millisecond))
