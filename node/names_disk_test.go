@@ -118,8 +118,8 @@ func TestNamesOutliveSealedBlocks(t *testing.T) {
 // blocks, and names again when some are deleted.
 func TestDiskFullOfNames(t *testing.T) {
 	c := newMemCluster()
-	writer, _ := c.join(t, "writer", testTiers{host: 8 << 20}.open(t), nil) // no home: it has no disk
-	home, addr := c.join(t, "home", smallDisk(t).open(t), nil)
+	writer, _ := c.join(t, "writer", testTiers{host: 8 << 20}.open(t), patient) // no home: it has no disk
+	home, addr := c.join(t, "home", smallDisk(t).open(t), patient)
 	await(t, writer, func() bool { return writer.Coherence().Members == 2 })
 	value := func(i int) string { return string(content(i, testBlock)) }
 	names := 0

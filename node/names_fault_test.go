@@ -444,7 +444,7 @@ func TestStartFromASnapshot(t *testing.T) {
 	})
 	c.log.save(sequence, b.Bytes())
 	mustSet(t, nodes[0], "k0", "tail")
-	late, _ := c.join(t, "late", onDisk.open(t), nil)
+	late, _ := c.join(t, "late", onDisk.open(t), patient)
 	wantName(t, late, "k0", "tail")
 	for i := 1; i < 20; i++ {
 		wantName(t, late, fmt.Sprint("k", i), fmt.Sprint("w", i))

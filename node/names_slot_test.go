@@ -16,7 +16,10 @@ import (
 // What readers remember of where an object lay never shows them an older value, while
 // values are written, flushed and deleted, and other objects take their slots.
 func TestReadersNeverGoBack(t *testing.T) {
-	n, _ := newMemCluster().join(t, "n1", testTiers{host: 1 << 20, disk: 64 << 20}.open(t), func(c *Config) { c.FlushAfter = time.Millisecond })
+	n, _ := newMemCluster().join(t, "n1", testTiers{host: 1 << 20, disk: 64 << 20}.open(t), func(c *Config) {
+		patient(c)
+		c.FlushAfter = time.Millisecond
+	})
 	names := benchNames(4)
 	acknowledged := make([]atomic.Uint64, len(names))
 	write := func(i int, value uint64, policy coherency.WritePolicy) {
@@ -82,7 +85,7 @@ func TestReadersNeverGoBack(t *testing.T) {
 // A read finds the object where the one before has found it, and elsewhere when it
 // has gone from there.
 func TestNameIsReadWhereItLay(t *testing.T) {
-	n, _ := newMemCluster().join(t, "n1", testTiers{host: 1 << 20, disk: 64 << 20}.open(t), nil)
+	n, _ := newMemCluster().join(t, "n1", testTiers{host: 1 << 20, disk: 64 << 20}.open(t), patient)
 	value := content(1, 3000)
 	in, err := n.Reserve(t.Context(), len(value))
 	if err != nil {
