@@ -3,11 +3,9 @@ package cluster_test
 import (
 	"bytes"
 	"errors"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -195,15 +193,8 @@ type restarted struct {
 }
 
 func newRestarted(t *testing.T) *restarted {
-	s := &restarted{t: t, cfg: cluster.ServerConfig{StoreDir: filepath.Join(t.TempDir(), "store"), Port: -1}}
+	s := &restarted{t: t, cfg: cluster.ServerConfig{StoreDir: filepath.Join(t.TempDir(), "store"), Port: natstest.Port(t)}}
 	s.start()
-	u, err := url.Parse(s.srv.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.cfg.Port, err = strconv.Atoi(u.Port()); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(s.stop)
 	return s
 }

@@ -3,8 +3,6 @@ package cluster_test
 import (
 	"context"
 	"errors"
-	"net/url"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -234,15 +232,8 @@ func TestSameIDTwice(t *testing.T) {
 // TestServerOutage: NATS is away for longer than a lease and comes back.
 func TestServerOutage(t *testing.T) {
 	t.Parallel()
-	cfg := cluster.ServerConfig{StoreDir: t.TempDir()}
+	cfg := cluster.ServerConfig{StoreDir: t.TempDir(), Port: natstest.Port(t)}
 	srv := natstest.Server(t, cfg)
-	u, err := url.Parse(srv.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cfg.Port, err = strconv.Atoi(u.Port()); err != nil {
-		t.Fatal(err)
-	}
 	conn := natstest.Connect(t, cluster.ConnConfig{URLs: []string{srv.ClientURL()}, ReconnectWait: 50 * time.Millisecond})
 	natstest.Ensure(t, conn)
 	e := watch(t, conn)

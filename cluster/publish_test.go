@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
-	"strconv"
 	"testing"
 	"time"
 
@@ -27,16 +25,9 @@ type restartable struct {
 
 func newRestartable(t *testing.T) *restartable {
 	t.Helper()
-	r := &restartable{t: t, cfg: cluster.ServerConfig{StoreDir: t.TempDir(), Port: -1}}
+	r := &restartable{t: t, cfg: cluster.ServerConfig{StoreDir: t.TempDir(), Port: natstest.Port(t)}}
 	r.start()
 	t.Cleanup(r.stop)
-	u, err := url.Parse(r.now.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.cfg.Port, err = strconv.Atoi(u.Port()); err != nil {
-		t.Fatal(err)
-	}
 	return r
 }
 

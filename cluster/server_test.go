@@ -122,16 +122,9 @@ func TestServerAsksForCredentials(t *testing.T) {
 // TestMinorityIsExplained: one server of three has no leader to speak to.
 func TestMinorityIsExplained(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	srv := natstest.Server(t, cluster.ServerConfig{Name: "a", ClusterPort: port,
+	srv := natstest.Server(t, cluster.ServerConfig{Name: "a", ClusterPort: natstest.Port(t),
 		Routes: []string{"nats://127.0.0.1:1", "nats://127.0.0.1:2"}})
+	var err error
 	for limit := 500 * time.Millisecond; ; limit *= 2 {
 		_, err = cluster.Connect(t.Context(), cluster.ConnConfig{URLs: []string{srv.ClientURL()}, ConnectTimeout: limit})
 		if !errors.Is(err, cluster.ErrUnreachable) || limit > patience { // a busy machine may need longer to answer at all

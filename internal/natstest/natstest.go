@@ -5,7 +5,6 @@ package natstest
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -94,7 +93,10 @@ type Cluster struct {
 // replicas and returns when it stands. Everything ends with the test.
 func RunCluster(t testing.TB, n int) *Cluster {
 	t.Helper()
-	ports := freePorts(t, 2*n)
+	var ports []int // of the routes, and of the clients
+	for range 2 * n {
+		ports = append(ports, Port(t))
+	}
 	var routes []string
 	for _, p := range ports[:n] {
 		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", p))
@@ -165,27 +167,4 @@ func (c *Cluster) Stop(i int) {
 	if err := srv.Close(); err != nil {
 		c.t.Error(err)
 	}
-}
-
-// freePorts finds ports that nobody listens on. They are free when this
-// returns; another process may take one before it is used, which fails the
-// test with a clear error.
-func freePorts(t testing.TB, n int) []int {
-	t.Helper()
-	var ports []int
-	var held []net.Listener
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	for _, l := range held {
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return ports
 }
