@@ -16,7 +16,8 @@ import (
 // blocks are at the other node before anybody has asked that node for anything.
 func TestFetchedAheadOfTheRequest(t *testing.T) {
 	t.Parallel()
-	s := startSystem(t, systemConfig{nodes: 2, flags: smallNode("--vram", "0", "--prefetch-hold", "1h")})
+	// What a router was told of a node's load ends with its lease, which must not lapse here.
+	s := startSystem(t, systemConfig{nodes: 2, flags: smallNode("--vram", "0", "--prefetch-hold", "1h", "--lease", "1m")})
 	defer s.stop()
 	r := s.router()
 	r.awaitMembers(2)

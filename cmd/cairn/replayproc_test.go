@@ -51,7 +51,9 @@ func replayed(t testing.TB, within time.Duration, r *server, args ...string) (s 
 
 // TestReplayProcesses replays the start of the trace against three processes that
 // have room for everything on disk: every hit that is possible must be had, and every
-// block be stored once, whatever leaves host memory first.
+// block be stored once, whatever leaves host memory first. A node waits for what another
+// has announced, a second at most: where that was not enough, the blocks behind it are
+// computed again, and may be stored again.
 func TestReplayProcesses(t *testing.T) {
 	for _, eviction := range []string{"lru", "hazard"} {
 		t.Run(eviction, func(t *testing.T) {
@@ -63,10 +65,11 @@ func TestReplayProcesses(t *testing.T) {
 
 func testReplayProcesses(t *testing.T, eviction string) {
 	const limit = 150
-	s := startSystem(t, systemConfig{nodes: 3, flags: smallNode("--disk", "512MiB", "--segment", "16MiB", "--eviction", eviction)})
+	s := startSystem(t, systemConfig{nodes: 3, flags: smallNode("--disk", "512MiB", "--segment", "16MiB", "--eviction", eviction, "--lease", "1m")})
 	r := s.router()
 	r.ready(patience)
 	r.awaitMembers(3)
+	s.acquainted()
 	sum := replayed(t, time.Minute, r, "--limit", fmt.Sprint(limit), "--block", "4KiB")
 	bound, err := trace.Measure(first(trace.Bundled(), limit))
 	if err != nil {
@@ -75,24 +78,30 @@ func testReplayProcesses(t *testing.T, eviction string) {
 	if sum.Requests != limit || sum.FailedRequests != 0 || sum.WrongBlocks != 0 || len(sum.Errors) != 0 {
 		t.Errorf("%d requests, %d failed, %d wrong blocks, errors %v", sum.Requests, sum.FailedRequests, sum.WrongBlocks, sum.Errors)
 	}
-	if sum.Hits != sum.BoundHits || sum.BoundHits != bound.Hits {
-		t.Errorf("%d hits of %d that are possible (the trace has %d)", sum.Hits, sum.BoundHits, bound.Hits)
-	}
-	if sum.DuplicatePuts != 0 || sum.DistinctStored != int64(bound.Distinct) {
-		t.Errorf("%d different blocks stored and %d again, want %d and none", sum.DistinctStored, sum.DuplicatePuts, bound.Distinct)
-	}
-	var stored int64
+	var stored, inVain int64
 	for _, n := range s.nodes {
 		if err := s.flush(n); err != nil {
 			t.Fatal(err)
 		}
-		stored += tierStatus(s.status(n), block.Disk).Sealed
+		st := s.status(n)
+		stored += tierStatus(st, block.Disk).Sealed
+		inVain += st.AwaitTimeouts
 	}
-	if stored != int64(bound.Distinct) {
-		t.Errorf("the disks hold %d blocks, want %d, each once", stored, bound.Distinct)
+	missed := sum.BoundHits - sum.Hits
+	if sum.BoundHits != bound.Hits || missed < 0 || missed > 0 && inVain == 0 {
+		t.Errorf("%d hits of %d that are possible (the trace has %d)", sum.Hits, sum.BoundHits, bound.Hits)
 	}
-	t.Logf("replayed %d requests in %.1fs: hit ratio %.2f%% of %.2f%%, %d blocks stored once, wrong bytes %d, read p99 %.0f µs",
-		sum.Requests, sum.Seconds, 100*sum.HitRatio, 100*sum.BoundRatio, stored, sum.WrongBytes, sum.Latency.Read.P99)
+	if sum.DuplicatePuts > int64(missed) || sum.DistinctStored != int64(bound.Distinct) {
+		t.Errorf("%d different blocks stored and %d again, want %d and at most the %d that were missed", sum.DistinctStored, sum.DuplicatePuts, bound.Distinct, missed)
+	}
+	if want := int64(bound.Distinct) + sum.DuplicatePuts; stored != want {
+		t.Errorf("the disks hold %d blocks, want %d: each as often as it was stored", stored, want)
+		for _, n := range s.nodes {
+			t.Logf("%s: %+v", n.id, s.status(n))
+		}
+	}
+	t.Logf("replayed %d requests in %.1fs: hit ratio %.2f%% of %.2f%% (%d waits in vain), %d blocks stored, wrong bytes %d, read p99 %.0f µs",
+		sum.Requests, sum.Seconds, 100*sum.HitRatio, 100*sum.BoundRatio, inVain, stored, sum.WrongBytes, sum.Latency.Read.P99)
 }
 
 // TestReplayWholeTrace is CAIRN_LONG=1 CAIRN_TRACE=conversation_trace.jsonl go test
@@ -143,6 +152,25 @@ func TestReplayWholeTrace(t *testing.T) {
 		if rss[i] > host+vram+spare {
 			t.Errorf("%s used %d MiB, want at most %d", n.id, rss[i]/mib, (host+vram+spare)/mib)
 		}
+	}
+}
+
+// acquainted waits until every node knows all others.
+func (s *system) acquainted() {
+	s.t.Helper()
+	for _, n := range s.nodes {
+		c, err := client.Open(s.t.Context(), client.Config{Nodes: []string{n.addr}})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		await(s.t, patience, n.id+" knows all nodes", func() error {
+			r, err := c.Route(s.t.Context(), client.RouteRequest{DryRun: true})
+			if err == nil && len(r.Candidates) != len(s.nodes) {
+				err = fmt.Errorf("it knows %d", len(r.Candidates))
+			}
+			return err
+		})
+		c.Close()
 	}
 }
 
