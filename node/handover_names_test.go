@@ -169,9 +169,7 @@ func TestDrainIsNotSafeBeforeItHearsOfAName(t *testing.T) {
 		t.Errorf("it cannot know of %s: %+v", name, s)
 	}
 	release()
-	if s := awaitHandover(t, n1, "the name has another home", safe); s.Names != 1 {
-		t.Errorf("%+v", s)
-	}
+	awaitHandover(t, n1, "the name has another home", safe)
 	if err := n1.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
