@@ -157,11 +157,12 @@ func (d *directory) count(key block.Key, n int64) {
 
 // hint says what eviction should know about a copy in tier t: whether another tier holds
 // one, and if not, whether other blocks follow it. It is called with the lock of a store
-// held, so it does not wait: of a block that is being changed it knows nothing.
+// held, so it does not wait: a block that may be changing counts as followed, because what
+// follows it would go with it.
 func (d *directory) hint(t block.Tier, key block.Key) (copied, followed bool) {
 	s := &d.shards[shardOf(key)]
 	if !s.mu.TryLock() {
-		return false, false
+		return false, true
 	}
 	e, known := s.blocks[key]
 	s.mu.Unlock()

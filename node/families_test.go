@@ -225,6 +225,28 @@ func TestWhatIsNeededStays(t *testing.T) {
 	}
 }
 
+// A block that may be changing is not given away: what follows it would go with it, even if a
+// peer holds the block itself.
+func TestHintOfABlockThatChanges(t *testing.T) {
+	n, _ := newMemCluster().join(t, "n1", testTiers{host: 4 << 20}.open(t), nil)
+	put(t, n, 1, coherency.WriteBack)
+	s := &n.dir.shards[shardOf(key(1))]
+	s.mu.Lock()
+	got := n.hint(block.Host, key(1), everywhere{})
+	s.mu.Unlock()
+	if got != tier.Needed {
+		t.Errorf("while it changes: hint %d, want %d", got, tier.Needed)
+	}
+	if got := n.hint(block.Host, key(1), everywhere{}); got != tier.Copied {
+		t.Errorf("nothing follows it, and a peer holds it: hint %d, want %d", got, tier.Copied)
+	}
+}
+
+// everywhere holds every block.
+type everywhere struct{}
+
+func (everywhere) Held(block.Key) bool { return true }
+
 // A hint costs little beside the copy that it may save: it neither allocates nor waits.
 func BenchmarkHint(b *testing.B) {
 	host, err := hostcache.Open(hostcache.Config{Capacity: 1 << 20})
