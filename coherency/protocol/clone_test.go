@@ -119,7 +119,7 @@ func cloneMachine(m *Machine) *Machine {
 	for key, list := range m.staged {
 		c.staged[key] = slices.Clip(list)
 	}
-	c.effects, c.moves = nil, nil
+	c.effects, c.moves, c.woken = nil, nil, nil
 	return &c
 }
 
@@ -132,7 +132,7 @@ func TestCloneKnowsAllFields(t *testing.T) {
 	}{
 		{reflect.TypeFor[Machine](), "cfg led now phase away incarnation number leased confirmed members orphans homeless draining swept asked " +
 			"out usual readers flights sent lastSent owes ops early blocks dirty idle contended flushes flushOps inner " +
-			"sessions unsealed barriers acking musts staged effects moves"},
+			"sessions unsealed barriers acking musts staged effects moves woken"},
 		{reflect.TypeFor[op](), "id write read kind fenced staged homes version born staging dead settle done result asked barrier"},
 		{reflect.TypeFor[local](), "key namespace name space waiting nextAsk contended yield asking token owner since from last version value base " +
 			"recalled wanted first lastWrite dirtySince staging flushing undecided flushed flushValue flushWaiters must"},

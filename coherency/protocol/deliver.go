@@ -39,6 +39,7 @@ func (m *Machine) deliver(e Delivered) {
 	if !a.Stale {
 		m.heard(e.Message.Node)
 	}
+	m.goOn()
 	m.overtake(overtaken)
 	if isOwn {
 		m.confirm(own, joined)
@@ -53,6 +54,18 @@ func (m *Machine) deliver(e Delivered) {
 	m.tryAck()
 	m.tryAdvance()
 	m.tryLeave()
+}
+
+// goOn goes on with the blocks that records of the message have woken, now that all of them
+// are applied: a write that an owner made between two of them could get as its version the
+// place of a later one.
+func (m *Machine) goOn() {
+	for _, key := range m.woken {
+		if b := m.blocks[key]; b != nil {
+			m.advance(b)
+		}
+	}
+	m.woken = m.woken[:0]
 }
 
 // confirm makes use of an own message that came back: the lease runs from when it

@@ -173,8 +173,8 @@ func (m *Machine) refused(author string, r *ledger.Record) {
 	}
 }
 
-// bereaved lets go of what ended incarnations had staged, and goes on with what has
-// waited for dead owners.
+// bereaved lets go of what ended incarnations had staged, and has what has waited for dead
+// owners go on.
 func (m *Machine) bereaved() {
 	for _, key := range slices.SortedFunc(maps.Keys(m.staged), block.Key.Compare) {
 		p, _ := m.led.Lookup(key)
@@ -185,7 +185,7 @@ func (m *Machine) bereaved() {
 	for _, key := range asked {
 		if b := m.blocks[key]; b != nil {
 			b.contended, b.nextAsk, b.yield = false, 0, 0
-			m.advance(b)
+			m.woken = append(m.woken, key)
 		}
 	}
 }

@@ -176,7 +176,8 @@ type Machine struct {
 	staged   map[block.Key][]stagedObject
 
 	effects []Effect
-	moves   []Moved // that effects point to
+	moves   []Moved     // that effects point to
+	woken   []block.Key // blocks to go on with when the message at hand is applied
 }
 
 // watched is what this node knows about the life of another.

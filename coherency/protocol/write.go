@@ -169,6 +169,6 @@ func (m *Machine) cleared(namespace string, at ledger.Place) {
 		b.version, b.base, b.from, b.value = ledger.Version(at), ledger.Version(at), ledger.Version(at), ledger.Value{}
 		m.met(b)
 		m.do(Local{Key: b.key, Version: b.version, Drop: drop})
-		m.advance(b)
+		m.woken = append(m.woken, b.key)
 	}
 }
